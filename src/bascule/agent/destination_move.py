@@ -1,0 +1,324 @@
+"""The destination's side of a move: the shell around `migration.destination`.
+
+As on the source, one task owns the move, everything that happens is delivered to the engine as a fact, and each command
+of the engine is performed by a task of its own. The source's questions (`take`, `refuse`) are facts too; their answers
+wait until the register holds a value, and for `taken` until the VM runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any, assert_never
+
+import structlog
+
+from bascule.agent import gate
+from bascule.agent.clock import wall_us
+from bascule.agent.host import Host
+from bascule.agent.machines import RunningVm
+from bascule.agent.peers import NoAnswerError
+from bascule.agent.quick import load_state
+from bascule.errors import BasculeError, Failed
+from bascule.journal.records import FactRecord, MoveRecord, VmRecord
+from bascule.migration import commands as do
+from bascule.migration import destination, facts
+from bascule.migration.model import Decision, Mode
+from bascule.qemu.migration_control import MigrationControl, MigrationParameters, tcp_uri
+from bascule.qemu.qmp import QmpEvent
+
+TICK_S = 0.25
+AGAIN_S = 1.0
+ANSWER_WITHIN_S = 8.0
+SETTLED = (destination.Ran, destination.Discarding, destination.Discarded)
+
+
+class DestinationMove:
+    """One move of a VM to this host."""
+
+    def __init__(self, host: Host, record: MoveRecord) -> None:
+        self.record = record
+        self.move = record.move
+        self.state: destination.State = destination.Preparing(record.move)
+        self.ended = asyncio.Event()
+        self._host = host
+        self._incoming: RunningVm | None = None
+        self._control: MigrationControl | None = None
+        self._changed = asyncio.Condition()
+        self._loop = asyncio.get_running_loop()
+        self._zero = self._loop.time()
+        self._tasks: asyncio.TaskGroup | None = None
+        self._launching: asyncio.Task[None] | None = None
+        self._unsubscribe: Callable[[], None] = lambda: None
+        self._times: dict[str, int | None] = {"asked": None, "loaded": None, "decided": None, "resumed": None}
+        self._resumed = asyncio.Event()
+        self._log = structlog.get_logger().bind(move=self.move.id, vm=self.move.vm)
+
+    # --- the life of the move ----------------------------------------------------------------------------------------
+
+    async def run(self, first: destination.Step | None = None, incoming: RunningVm | None = None) -> None:
+        """Perform the move to its end. `first` and `incoming` are where a restarted agent goes on."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                if incoming is not None:
+                    self._hold(incoming)
+                tick = tasks.create_task(self._tick(), name=f"tick of {self.move.id}")
+                state, commands = first if first is not None else destination.begin(self.move)
+                self._enter(state, commands)
+                await self.ended.wait()
+                tick.cancel()
+        finally:
+            self._unsubscribe()  # the VM may move on, and its QEMU's events are not ours any more
+            await self._host.journal.flush_facts()
+
+    def deliver(self, fact: facts.DestinationFact) -> None:
+        """Give the engine one fact and start what it asks for."""
+        now = self._loop.time() - self._zero
+        state, commands = destination.step(self.state, fact, now)
+        if not isinstance(fact, facts.Tick) or commands:
+            record = FactRecord(round(now, 6), type(fact).__name__, dataclasses.asdict(fact))
+            self._host.journal.note_fact(self.move.id, "destination", record)
+        self._enter(state, commands)
+
+    def _enter(self, state: destination.State, commands: tuple[do.DestinationCommand, ...]) -> None:
+        changed = state != self.state
+        self.state = state
+        for command in commands:
+            task = self._spawn(self._perform(command), type(command).__name__)
+            if isinstance(command, do.StartIncoming):
+                self._launching = task
+        if changed:
+            self._spawn(self._tell_waiting(), "tell those who wait")
+        if changed and isinstance(state, destination.Ran | destination.Discarded):
+            self._spawn(self._conclude(), "conclude")
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        if self._tasks is None:
+            raise RuntimeError("the move is not under way")
+
+        async def guarded() -> None:
+            try:
+                await work
+            except Exception:  # one task's mistake must not end the move, which would leave the VM to nobody
+                self._log.exception("task failed", task=name)
+
+        task = self._tasks.create_task(guarded(), name=f"{name} of {self.move.id}")
+        task.add_done_callback(lambda _task: work.close())  # a task that is cancelled at once never awaits it
+        return task
+
+    async def _tell_waiting(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            self.deliver(facts.Tick())
+
+    # --- what the source asks ----------------------------------------------------------------------------------------
+
+    async def prepared(self) -> str:
+        """Wait until QEMU waits for the state, and return its address. Raises Failed if that is not to be."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: not isinstance(self.state, destination.Preparing))
+        if isinstance(self.state, destination.Receiving):
+            return self.state.address
+        reason = getattr(self.state, "reason", "the move has gone on")
+        raise Failed(reason)
+
+    def source_stopped(self) -> None:
+        """The source says that the VM stands still."""
+        self.deliver(facts.StopNotice())
+
+    async def take(self, state_file: str | None) -> dict[str, Any]:
+        """The source gives its word. Return the decision, once there is one, and whether the VM runs here."""
+        if self._times["asked"] is None:
+            self._times["asked"] = wall_us()
+        self.deliver(facts.TakeAsked(state_file))
+        return await self._answer(None if state_file else ANSWER_WITHIN_S)
+
+    async def refuse(self, reason: str) -> dict[str, Any]:
+        """The source wants the decision `refused`. Return the decision that was made."""
+        self.deliver(facts.RefuseAsked(reason))
+        return await self._answer(ANSWER_WITHIN_S)
+
+    async def _answer(self, within_s: float | None) -> dict[str, Any]:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s), self._changed:
+                await self._changed.wait_for(lambda: isinstance(self.state, SETTLED))
+        return self.view()
+
+    def view(self) -> dict[str, Any]:
+        """Return what this side can say of the decision."""
+        running = isinstance(self.state, destination.Ran)
+        decision: Decision | None = None
+        reason = f"{self.move.destination} is {type(self.state).__name__.lower()}"
+        if running or isinstance(self.state, destination.Starting):
+            decision, reason = Decision.TAKEN, ""
+        elif isinstance(self.state, destination.Discarding | destination.Discarded):
+            decision, reason = Decision.REFUSED, self.state.reason
+        if isinstance(self.state, destination.Starting):
+            reason = self.state.failure
+        value = decision.value if decision else None
+        return {"decision": value, "running": running, "reason": reason, "times_us": dict(self._times)}
+
+    # --- what QEMU says ----------------------------------------------------------------------------------------------
+
+    def _hold(self, incoming: RunningVm) -> None:
+        self._incoming = incoming
+        self._control = MigrationControl(incoming.machine, self._host.features)
+        self._unsubscribe = incoming.machine.subscribe(self._on_qemu_event)
+        self._spawn(self._watch_process(incoming), "watch destination")
+
+    def _on_qemu_event(self, event: QmpEvent) -> None:
+        if event.name == "RESUME":
+            self._times["resumed"] = event.at_us
+            self._resumed.set()
+        elif event.name == "MIGRATION":
+            status = event.data["status"]
+            if status == "completed":
+                self._times["loaded"] = event.at_us
+                self.deliver(facts.IncomingLoaded())
+            elif status == "failed":
+                self.deliver(facts.IncomingBroken(f"QEMU on {self.move.destination} could not load the state"))
+
+    async def _watch_process(self, incoming: RunningVm) -> None:
+        exited = asyncio.ensure_future(incoming.machine.exited())
+        ended = asyncio.ensure_future(self.ended.wait())
+        await asyncio.wait({exited, ended}, return_when=asyncio.FIRST_COMPLETED)
+        ended.cancel()
+        if exited.done() and not self.ended.is_set():
+            said = incoming.machine.process.stderr_tail()
+            reason = f"QEMU on {self.move.destination} {exited.result()}" + (f": {said}" if said else "")
+            self.deliver(facts.IncomingBroken(reason))
+        exited.cancel()
+
+    # --- what the engine asks for ------------------------------------------------------------------------------------
+
+    async def _perform(self, command: do.DestinationCommand) -> None:
+        try:
+            await self._do(command)
+        except (BasculeError, NoAnswerError, OSError) as error:
+            self._log.warning("command failed", command=type(command).__name__, error=str(error))
+            self._tell_failure(command, str(error))
+        except Exception as error:  # a request that makes no sense, or a fault of ours: the engine has to know
+            self._log.exception("command failed", command=type(command).__name__)
+            self._tell_failure(command, f"{type(error).__name__}: {error}")
+
+    def _tell_failure(self, command: do.DestinationCommand, why: str) -> None:
+        """A command that failed is a fact too."""
+        match command:
+            case do.StartIncoming() | do.LoadState():
+                self.deliver(facts.IncomingBroken(why))
+            case do.Decide():
+                self.deliver(facts.JournalFailed(why))
+            case do.DestroyIncoming():
+                self.deliver(facts.DestroyFailed(why))
+            case do.RunVcpus():
+                self.deliver(facts.RunFailed(why))
+            case _:
+                pass  # nothing waits for it
+
+    async def _do(self, command: do.DestinationCommand) -> None:
+        host, move = self._host, self.move
+        match command:
+            case do.StartIncoming():
+                await self._start_incoming()
+            case do.LoadState(state_file=state_file):
+                if self._control is not None:
+                    await load_state(move, state_file, self._control)
+            case do.Decide(decision=decision):
+                held = await host.journal.decide(move.vm_uuid, move.epoch, decision, move.id, self._taken_record())
+                self._times["decided"] = wall_us()
+                if held is Decision.TAKEN and self._incoming is not None:
+                    host.machines.take_over(self._incoming)
+                self.deliver(facts.Decided(held))
+            case do.AskSource():
+                await self._ask_source()
+            case do.DestroyIncoming():
+                if self._launching is not None:
+                    await asyncio.wait([self._launching])  # else it could be there after its end
+                if self._incoming is not None:
+                    await host.machines.destroy_incoming(self._incoming)
+                self.deliver(facts.IncomingDestroyed())
+            case do.RunVcpus():
+                await self._let_run()
+            case do.AnnounceHere():
+                if self._incoming is not None:
+                    if isinstance(self.state, destination.Receiving | destination.Loaded):
+                        self._incoming.draw_frames_here()
+                    self._times.setdefault("announced", wall_us())  # the first: frames are drawn here from then on
+                    await self._incoming.announce()
+            case _:
+                assert_never(command)
+
+    async def _start_incoming(self) -> None:
+        record = self.record
+        incoming = await self._host.machines.start_incoming(
+            record.definition or {}, "kvm" if record.accelerator == "kvm" else "tcg"
+        )
+        self._hold(incoming)
+        await self._host.journal.note_incoming(self.move.id, incoming.machine.record.to_dict(), incoming.accelerator)
+        address = ""
+        if self.move.mode is Mode.LIVE and self._control is not None:
+            config = self._host.config
+            await self._control.prepare(MigrationParameters())
+            port = await self._control.start_incoming(config.migration_address, self._host.migration_ports)
+            address = tcp_uri(self._host.reachable_address, port)
+        self.deliver(facts.IncomingReady(address))
+
+    def _taken_record(self) -> VmRecord:
+        """What the journal holds of the VM once it is taken."""
+        incoming = self._incoming
+        definition = self.record.definition or {}
+        return VmRecord(
+            uuid=self.move.vm_uuid,
+            name=self.move.vm,
+            definition=definition,
+            owner=self.move.destination,
+            here=True,
+            epoch=self.move.epoch,
+            process=incoming.machine.record.to_dict() if incoming else None,
+            accelerator=incoming.accelerator if incoming else None,
+            wanted="running",
+        )
+
+    async def _let_run(self) -> None:
+        vm = self._host.machines.get(self.move.vm_uuid)  # what was incoming, or what an operator has started since
+        if vm is None:
+            raise Failed(f"QEMU of vm {self.move.vm} has ended; start it again: bascule vm start {self.move.vm}")
+        machine = vm.machine
+        if await machine.status() != "running":
+            await gate.let_run(self._host.journal, self.move.destination, self.move.vm_uuid, machine)
+        with suppress(TimeoutError):  # the time for the report only: QEMU has said that the vCPUs run
+            async with asyncio.timeout(1):
+                await self._resumed.wait()
+        self.deliver(facts.GuestRunning())
+
+    async def _ask_source(self) -> None:
+        """A silent source may have withdrawn. Without its answer nothing changes here."""
+        path = f"/v1/peer/moves/{self.move.id}/offer"
+        try:
+            answer = await self._host.peers.ask(self.record.peer, "GET", path, deadline_s=3)
+        except (NoAnswerError, BasculeError):
+            return
+        if not answer["standing"]:
+            self.deliver(facts.RefuseAsked(answer["reason"]))
+
+    async def _conclude(self) -> None:
+        ran = isinstance(self.state, destination.Ran)
+        reason = "" if ran else getattr(self.state, "reason", "")
+        outcome = "completed" if ran else "refused"
+        while True:
+            try:
+                await self._host.journal.end_move(self.move.id, "destination", outcome, reason, None)
+                break
+            except BasculeError as error:
+                self._log.error("the end of the move cannot be written", outcome=outcome, error=str(error))
+                await asyncio.sleep(AGAIN_S)
+        self._log.info("incoming move ended", outcome=outcome, reason=reason)
+        self._unsubscribe()
+        self.ended.set()

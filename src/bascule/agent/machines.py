@@ -1,0 +1,279 @@
+"""The VMs that have a QEMU process on this host: start, stop, adopt after a restart, and clean up behind them.
+
+A VM's process, its taps and its directory are made together and end together. The process is noted in the journal
+before its vCPUs may run, so that a restarted agent finds every VM that ran. What an agent left half made when it died
+is found by `sweep`, through the directories, and ended: it never ran.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from bascule.agent import gate
+from bascule.agent.host import Host
+from bascule.errors import BasculeError, Failed, Refused
+from bascule.journal.records import Accelerator, VmRecord
+from bascule.network.announcement import Announcement, announce_again, announce_now
+from bascule.network.tap import Tap, open_taps, tap_name
+from bascule.qemu.command_line import LaunchPaths, build
+from bascule.qemu.machine import LaunchSpec, QemuMachine
+from bascule.qemu.process import QemuExited, QemuProcess
+from bascule.qemu.process_record import ProcessRecord, find_in
+from bascule.storage.image_lock import explain_lock_complaint
+from bascule.vm.definition import Definition
+from bascule.vm.serialise import from_dict, to_dict
+
+
+@dataclass(eq=False)
+class RunningVm:
+    """A VM that has a QEMU process here, running, paused or incoming."""
+
+    definition: Definition
+    accelerator: Accelerator
+    machine: QemuMachine
+    taps: list[Tap] = field(default_factory=list)
+    watch: asyncio.Task[None] | None = None
+    announcing: asyncio.Task[None] | None = None
+    busy: str | None = None  # the id of the move that it takes part in
+
+    @property
+    def uuid(self) -> str:
+        """The VM's UUID."""
+        return self.definition.uuid
+
+    @property
+    def definition_dict(self) -> dict[str, Any]:
+        """The definition as JSON."""
+        return to_dict(self.definition)
+
+    async def announce(self) -> None:
+        """Tell the network that this VM's place is here: once now, and a few times more soon after."""
+        nics = [
+            (tap, Announcement(nic.mac))
+            for tap, nic in zip(self.taps, self.definition.nics, strict=False)
+            if not tap.closed
+        ]
+        if not nics:
+            return
+        announce_now(nics)
+        if self.announcing is not None:
+            self.announcing.cancel()
+
+        async def again() -> None:
+            with suppress(BasculeError):  # the tap may be gone by then, with its VM
+                await announce_again(nics)
+
+        self.announcing = asyncio.create_task(again(), name=f"announce {self.definition.name}")  # noqa: TID251 - owned by this VM: `silence` ends it
+
+    def draw_frames_here(self) -> None:
+        """Forget the broadcasts that a paused VM's taps have gathered: the room is for its own frames now."""
+        for tap in self.taps:
+            if not tap.closed:
+                tap.take_queued()
+
+    def silence(self) -> None:
+        """Announce no more."""
+        if self.announcing is not None:
+            self.announcing.cancel()
+            self.announcing = None
+
+
+class Machines:
+    """All VMs with a process on this host, by UUID."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._running: dict[str, RunningVm] = {}
+        self._starting: set[str] = set()
+        self._log = structlog.get_logger()
+        self.on_exit: Callable[[RunningVm], None] = lambda _vm: None
+
+    def get(self, uuid: str) -> RunningVm | None:
+        """Return the VM if it has a process here that belongs to this host."""
+        return self._running.get(uuid)
+
+    def all(self) -> list[RunningVm]:
+        """Return all of them."""
+        return list(self._running.values())
+
+    # --- start and stop ----------------------------------------------------------------------------------------------
+
+    async def start(self, record: VmRecord, *, paused: bool = False) -> RunningVm:
+        """Start a stopped VM of this host."""
+        attempted = f"start vm {record.name}"
+        if record.uuid in self._running or record.uuid in self._starting:
+            raise Refused(f"cannot {attempted}: it has a QEMU process already", f"bascule vm show {record.name}")
+        self._starting.add(record.uuid)
+        try:
+            definition = from_dict(record.definition)
+            accelerator = (await self._host.accelerator(definition.accel)).name
+            vm = await self._launch(definition, accelerator, incoming=False)
+            try:
+                process = vm.machine.record.to_dict()
+                await self._host.journal.set_process(record.uuid, process, accelerator, "running")
+                if not paused:
+                    await gate.let_run(self._host.journal, self._host.name, record.uuid, vm.machine)
+            except BaseException:
+                await self._end(vm)
+                await self._host.journal.set_process(record.uuid, None, None, "stopped")
+                raise
+            self._hold(vm)
+        except BasculeError as error:
+            raise _explained(attempted, error) from error
+        finally:
+            self._starting.discard(record.uuid)
+        if not paused:
+            try:
+                await vm.announce()
+            except BasculeError as error:  # it runs all the same
+                self._log.warning("VM cannot be announced", vm=record.name, why=str(error))
+        return vm
+
+    async def stop(self, vm: RunningVm, *, force: bool, timeout_s: float) -> None:
+        """Shut the guest down, or end its QEMU at once with `force`."""
+        await vm.machine.stop(force=force, timeout_s=timeout_s)
+        if vm.watch is not None:
+            await asyncio.wait([vm.watch])
+
+    async def destroy(self, vm: RunningVm) -> None:
+        """End this copy, which runs elsewhere now. The journal has been told who owns the VM."""
+        if vm.watch is not None:
+            vm.watch.cancel()
+        self._running.pop(vm.uuid, None)
+        await self._end(vm)
+
+    async def _launch(self, definition: Definition, accelerator: Accelerator, *, incoming: bool) -> RunningVm:
+        directory = self._host.vm_directory / definition.name
+        wanted = [(tap_name(definition.uuid, number), nic.bridge) for number, nic in enumerate(definition.nics)]
+        taps = await open_taps(wanted)
+        try:
+            fds = [tap.fileno() for tap in taps]
+            argv = build(
+                definition,
+                binary=self._host.config.qemu_binary,
+                accelerator=accelerator,
+                paths=LaunchPaths(str(directory)),
+                tap_fds=fds,
+                incoming=incoming,
+            )
+            spec = LaunchSpec(tuple(argv), str(directory), self._host.user, tuple(fds))
+            machine = await QemuMachine.launch(spec)
+        except BaseException:
+            for tap in taps:
+                tap.close()
+            raise
+        return RunningVm(definition, accelerator, machine, taps)
+
+    def _hold(self, vm: RunningVm) -> None:
+        self._running[vm.uuid] = vm
+        vm.watch = asyncio.create_task(self._watch(vm), name=f"watch {vm.definition.name}")  # noqa: TID251 - owned by this VM: `destroy` and `close` end it
+
+    async def _watch(self, vm: RunningVm) -> None:
+        """When a QEMU ends by itself (the guest powered off, or it crashed), note it and clean up."""
+        status = await vm.machine.exited()
+        said = vm.machine.process.stderr_tail()
+        self._log.info("QEMU ended", vm=vm.definition.name, status=str(status), said=said)
+        self._running.pop(vm.uuid, None)
+        self.on_exit(vm)
+        try:
+            await self._host.journal.set_process(vm.uuid, None, None, "stopped")
+        except BasculeError as error:  # the next agent will find that the process is gone
+            self._log.warning("the end of a QEMU cannot be written", vm=vm.definition.name, why=str(error))
+        await self._end(vm)
+
+    async def _end(self, vm: RunningVm) -> None:
+        vm.silence()
+        try:
+            await vm.machine.quit()
+            await vm.machine.discard()
+        finally:
+            for tap in vm.taps:
+                tap.close()
+
+    # --- incoming ----------------------------------------------------------------------------------------------------
+
+    async def start_incoming(self, definition: Mapping[str, Any], accelerator: Accelerator) -> RunningVm:
+        """Start a paused QEMU that waits for a VM's state."""
+        return await self._launch(from_dict(definition), accelerator, incoming=True)
+
+    def take_over(self, vm: RunningVm) -> None:
+        """The incoming VM belongs to this host now."""
+        if vm.uuid not in self._running:
+            self._hold(vm)
+
+    async def destroy_incoming(self, vm: RunningVm) -> None:
+        """End an incoming QEMU that was refused."""
+        await self._end(vm)
+
+    # --- after a restart ---------------------------------------------------------------------------------------------
+
+    async def adopt_all(self) -> None:
+        """Find the VMs that an earlier agent of this host has left running, and note those that have ended since."""
+        for record in await self._host.journal.vms():
+            if record.process is None:
+                continue
+            try:
+                vm = await self.adopt(record.definition, record.process, record.accelerator or "tcg")
+            except QemuExited as error:
+                self._log.info("VM has ended while the agent was away", vm=record.name, why=str(error))
+                await self._host.journal.set_process(record.uuid, None, None, "stopped")
+                await asyncio.to_thread(shutil.rmtree, record.process["directory"], ignore_errors=True)
+            except BasculeError as error:
+                self._log.error("VM cannot be adopted; its QEMU is left as it is", vm=record.name, why=str(error))
+            else:
+                self._hold(vm)
+                self._log.info("VM adopted", vm=record.name, pid=vm.machine.record.pid)
+
+    async def adopt(
+        self, definition: Mapping[str, Any], process: Mapping[str, Any], accelerator: Accelerator
+    ) -> RunningVm:
+        """Take over one QEMU that an earlier agent started, with its taps."""
+        record = ProcessRecord.from_dict(process)
+        machine = await QemuMachine.adopt(record)
+        vm = RunningVm(from_dict(definition), accelerator, machine)
+        for number, _nic in enumerate(vm.definition.nics):
+            name = tap_name(vm.uuid, number)
+            try:
+                vm.taps.append(await asyncio.to_thread(Tap.from_process, record.pid, name))
+            except BasculeError as error:
+                self._log.warning("tap not found again; it cannot be announced", tap=name, why=str(error))
+                break
+        return vm
+
+    async def sweep(self, known: set[str]) -> None:
+        """End what an agent left half made when it died: directories that neither the journal nor a move knows."""
+        for directory in sorted(self._host.vm_directory.iterdir()):
+            if str(directory) in known or not directory.is_dir():
+                continue
+            for record in find_in(str(directory)):
+                self._log.warning("ending a QEMU that never ran", pid=record.pid, directory=str(directory))
+                with suppress(QemuExited):
+                    process = QemuProcess.adopt(record)
+                    await process.kill()
+            await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+
+    async def close(self) -> None:
+        """Let go of all VMs, which run on."""
+        for vm in self.all():
+            vm.silence()
+            if vm.watch is not None:
+                vm.watch.cancel()
+            await vm.machine.close()
+            for tap in vm.taps:
+                tap.close()
+        self._running.clear()
+
+
+def _explained(attempted: str, error: BasculeError) -> BasculeError:
+    """Say in plain words what QEMU said in its own."""
+    if (complaint := explain_lock_complaint(error.message)) is not None:
+        return Refused(f"cannot {attempted}: {complaint}", "it may run on another host; never start it twice")
+    kind = type(error) if isinstance(error, Refused | Failed) and type(error) in (Refused, Failed) else Failed
+    return kind(f"cannot {attempted}: {error.message}", error.remedy, error.findings)

@@ -1,0 +1,102 @@
+"""The API between agents: pre-flight, preparation, and the questions about the decision. All of it under /v1/peer.
+
+Each request may be repeated: a lost answer is asked for again, and the register sees to it that the answer is the same.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from fastapi import FastAPI
+from pydantic import BaseModel
+
+from bascule import __version__
+from bascule.agent import http_errors
+from bascule.agent.clock import wall_us
+from bascule.agent.host import Host
+
+
+class Preparation(BaseModel):
+    """A move that is about to begin: the move, the VM's definition, and the accelerator that it runs on."""
+
+    move: dict[str, Any]
+    definition: dict[str, Any]
+    accelerator: Literal["kvm", "tcg"]
+
+
+class Word(BaseModel):
+    """The source's word that the state was sent completely; for a Quick Migration the saved state's path."""
+
+    state_file: str | None = None
+
+
+class Refusal(BaseModel):
+    """The source's wish for `refused`; it names the register, so that it can be written for a move unknown here."""
+
+    reason: str
+    vm_uuid: str
+    epoch: int
+
+
+class CheckRequest(BaseModel):
+    """What the destination needs to know for its pre-flight."""
+
+    move: dict[str, Any]
+    definition: dict[str, Any]
+    accelerator: Literal["kvm", "tcg"]
+    facts: dict[str, Any]
+
+
+def make_peer_api(host: Host) -> FastAPI:
+    """Build the API for the other agents."""
+    app = FastAPI(title="Bascule, between agents", version=__version__)
+    http_errors.install(app)
+
+    @app.get("/v1/peer/clock")
+    async def clock() -> dict[str, int]:
+        """Read this host's wall clock, in microseconds since the epoch."""
+        received_us = wall_us()
+        return {"received_us": received_us, "answered_us": wall_us()}
+
+    @app.get("/v1/peer/host")
+    async def about() -> dict[str, Any]:
+        """Tell what this host is and can do."""
+        return await host.about()
+
+    @app.post("/v1/peer/check")
+    async def check(request: CheckRequest) -> dict[str, Any]:
+        """Check what only the destination can see. Nothing changes."""
+        findings = await host.preflight.check_incoming(request.model_dump())
+        return {
+            "findings": [http_errors.finding_to_dict(finding) for finding in findings],
+            "wall_s": wall_us() / 1e6,
+        }
+
+    @app.post("/v1/peer/moves")
+    async def prepare(request: Preparation) -> dict[str, str]:
+        """Start a paused QEMU and return the address where it waits for the state."""
+        return {"address": await host.moves.prepare(request.model_dump())}
+
+    @app.post("/v1/peer/moves/{move_id}/stopped")
+    async def stopped(move_id: str) -> dict[str, str]:
+        """The VM stands still on the source: frames for it may be drawn here."""
+        host.moves.source_stopped(move_id)
+        return {}
+
+    @app.post("/v1/peer/moves/{move_id}/take")
+    async def take(move_id: str, word: Word) -> dict[str, Any]:
+        """Take the VM. Answers once the register holds a value and, for `taken`, the VM runs."""
+        return await host.moves.take(move_id, word.state_file)
+
+    @app.post("/v1/peer/moves/{move_id}/refuse")
+    async def refuse(move_id: str, refusal: Refusal) -> dict[str, Any]:
+        """Write `refused` unless `taken` is written. Answers with what the register holds."""
+        return await host.moves.refuse(move_id, refusal.reason, refusal.vm_uuid, refusal.epoch)
+
+    @app.get("/v1/peer/moves/{move_id}/offer")
+    async def offer(move_id: str) -> dict[str, Any]:
+        """Tell a destination whether the offer of this move stands."""
+        standing, reason = await host.moves.offer_standing(move_id)
+        return {"standing": standing, "reason": reason}
+
+    return app

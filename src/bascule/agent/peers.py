@@ -1,0 +1,88 @@
+"""The other agents, as this one reaches them over HTTP.
+
+Every request has a deadline, and its failure says which of two things happened: the other agent *answered* with an
+error, or there was *no answer*, after which nothing is known of the request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import aiohttp
+
+from bascule.agent.clock import ClockOffset, Exchange, best_of, wall_us
+from bascule.errors import BasculeError, Failed, Finding, Refused, Unknown
+
+KINDS: dict[str, type[BasculeError]] = {"refused": Refused, "failed": Failed, "unknown": Unknown}
+
+
+class NoAnswerError(Exception):
+    """The other agent could not be reached, or did not answer in time."""
+
+
+class Peers:
+    """Connections to the other agents, kept open between requests."""
+
+    def __init__(self) -> None:
+        self._session: aiohttp.ClientSession | None = None
+
+    async def open(self) -> None:
+        """Get ready to ask."""
+        connector = aiohttp.TCPConnector(keepalive_timeout=60, limit=0)
+        self._session = aiohttp.ClientSession(connector=connector)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def ask(
+        self,
+        address: str,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        deadline_s: float = 5.0,
+    ) -> Any:
+        """Ask the agent at `address` ("10.0.0.2:7440") and return its JSON answer.
+
+        Raises NoAnswerError when there was none, and the error that the other agent named otherwise.
+        """
+        if self._session is None:
+            raise RuntimeError("open() was not called")
+        try:
+            async with (
+                asyncio.timeout(deadline_s),
+                self._session.request(method, f"http://{address}{path}", json=body) as response,
+            ):
+                answer = await response.json(content_type=None)
+        except TimeoutError:
+            raise NoAnswerError(f"the agent at {address} did not answer within {deadline_s:g} s") from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise NoAnswerError(f"the agent at {address} could not be asked: {error}") from error
+        if response.status >= 400:
+            raise _error_in(answer, address, response.status)
+        return answer
+
+    async def clock_offset(self, address: str, exchanges: int = 8) -> ClockOffset:
+        """Estimate how far the other host's wall clock is ahead. Raises NoAnswerError."""
+        seen = []
+        for _ in range(exchanges):
+            sent_us = wall_us()
+            answer = await self.ask(address, "GET", "/v1/peer/clock")
+            seen.append(Exchange(sent_us, answer["received_us"], answer["answered_us"], wall_us()))
+        return best_of(seen)
+
+
+def _error_in(answer: Any, address: str, status: int) -> BasculeError:
+    error = answer.get("error") if isinstance(answer, dict) else None
+    if not isinstance(error, dict):
+        return Failed(f"the agent at {address} answered with HTTP status {status}: {answer}")
+    findings = [
+        Finding(f.get("subject", ""), f.get("problem", ""), f.get("remedy", "")) for f in error.get("findings", [])
+    ]
+    kind = KINDS.get(error.get("kind", ""), Failed)
+    return kind(error.get("message", ""), error.get("remedy", ""), findings)

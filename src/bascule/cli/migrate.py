@@ -1,0 +1,136 @@
+"""`bascule migrate`: ask this host's agent to move a VM, and watch the move to its end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from bascule.cli.client import AgentClient, url
+from bascule.cli.completion import complete_hosts, complete_vms
+from bascule.cli.follow import Follower, exit_status
+from bascule.cli.options import DURATION, agent_socket, json_option, socket_option
+from bascule.cli.output import say, say_error, say_json, seconds_text
+from bascule.cli.progress import screen_for
+from bascule.cli.reports import show_report, write_html
+from bascule.errors import BasculeError, Failed, Finding, Refused
+
+
+@click.command()
+@click.argument("vm", shell_complete=complete_vms)
+@click.argument("host", shell_complete=complete_hosts)
+@click.option("--quick", is_flag=True, help="Quick Migration: save the VM to shared storage, restore it there.")
+@click.option("--plan", is_flag=True, help="Only check and forecast; exit 0 if it can be done, 1 if not.")
+@click.option(
+    "--max-blackout",
+    type=DURATION,
+    default="100ms",
+    show_default=True,
+    help="The longest time without a running vCPU. The VM stays where it is if this cannot be met.",
+)
+@click.option(
+    "--deadline", type=DURATION, default="10m", show_default=True, help="Give up after so long; the VM stays."
+)
+@click.option("--html", "html_file", type=click.Path(dir_okay=False), help="Also write the report as a web page.")
+@click.option("--detach", is_flag=True, help="Start the move, print its id and leave it to the agent.")
+@click.option(
+    "--patience",
+    type=DURATION,
+    default="30s",
+    show_default=True,
+    help="How long to wait for an agent that was lost midway.",
+)
+@json_option
+@socket_option
+@click.pass_context
+def migrate(
+    ctx: click.Context,
+    *,
+    vm: str,
+    host: str,
+    quick: bool,
+    plan: bool,
+    max_blackout: float,
+    deadline: float,
+    html_file: str | None,
+    detach: bool,
+    patience: float,
+    as_json: bool,
+) -> None:
+    """Move the running VM to HOST.
+
+    The VM runs on during the move and is stopped for less than the maximum blackout at its end. Ctrl-C
+    cancels the move: the VM stays here. The exit status says how it ended: 0 completed, 1 refused,
+    3 failed or cancelled (the VM is safe), 4 unknown.
+
+    \b
+    Examples:
+      bascule migrate web h2
+      bascule migrate web h2 --plan
+      bascule migrate web h2 --max-blackout 50ms --deadline 2m --html move.html
+      bascule migrate web h2 --quick --json > move.json
+    """
+    if plan and (detach or html_file):
+        raise click.UsageError("--plan moves nothing: it goes with neither --detach nor --html", ctx)
+    if detach and html_file:
+        raise click.UsageError("--detach does not wait for the report: use bascule report --html later", ctx)
+    client = AgentClient(agent_socket(ctx))
+    request = {
+        "vm": vm,
+        "destination": host,
+        "mode": "quick" if quick else "live",
+        "max_blackout_ms": round(max_blackout * 1000, 3),
+        "deadline_s": deadline,
+    }
+    if plan:
+        _plan(ctx, client, request, as_json=as_json)
+    elif detach:
+        started = _start(client, request)
+        if as_json:
+            say_json(started)
+        else:
+            say(f"move {started['id']} has begun; watch it with: bascule moves {started['id']} --follow")
+    else:
+        with Follower(client, screen_for(as_json=as_json), ours=True, patience_s=patience) as follower:
+            report = follower.wait(_start(client, request)["id"])
+        ctx.exit(_tell(report, html_file, as_json=as_json))
+
+
+def _start(client: AgentClient, request: dict[str, Any]) -> dict[str, Any]:
+    started: dict[str, Any] = client.change(
+        "POST",
+        url("moves"),
+        request,
+        attempted=f"migrate vm {request['vm']} to {request['destination']}",
+        look="see whether the move has begun with: bascule moves",
+    )
+    return started
+
+
+def _tell(report: dict[str, Any], html_file: str | None, *, as_json: bool) -> int:
+    """Show the report and return the exit status: a report that cannot be shown must not hide the move's end."""
+    status = exit_status(report.get("outcome"))
+    try:
+        show_report(report, as_json=as_json)
+        if html_file:
+            write_html(report, html_file)
+    except BasculeError as error:
+        say_error(error, as_json=as_json)
+        return max(status, Failed.exit_status)
+    return status
+
+
+def _plan(ctx: click.Context, client: AgentClient, request: dict[str, Any], *, as_json: bool) -> None:
+    """Print all findings together, or the forecast."""
+    attempted = f"migrate vm {request['vm']} to {request['destination']}"
+    answer = client.check(url("plans"), request, attempted=f"check: {attempted}")
+    if as_json:
+        say_json(answer)
+        ctx.exit(0 if answer["ok"] else Refused.exit_status)
+    if not answer["ok"]:
+        raise Refused.from_findings(attempted, [Finding(**finding) for finding in answer["findings"]])
+    say(f"can {attempted}: nothing speaks against it")
+    for finding in answer["findings"]:
+        say(f"  - {Finding(**finding)}")
+    if forecast := answer.get("forecast"):
+        say(f"forecast: {seconds_text(forecast['total_s'])} in all, blackout {forecast['blackout_ms']:.0f} ms")

@@ -1,0 +1,379 @@
+"""The only door to the journal's database: one SQLite connection, used by one thread, in the order of the calls.
+
+A change that others rely on is one transaction: `decide` writes the register and, for `taken`, makes this host the
+owner; `release` makes the other host the owner and forgets the process. So a crash leaves either all of it or nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from bascule.errors import Failed, Refused
+from bascule.journal.records import (
+    Accelerator,
+    FactRecord,
+    Json,
+    MoveRecord,
+    Side,
+    VmRecord,
+    move_to_dict,
+)
+from bascule.journal.rows import insert_vm, move_from_row, vm_from_row
+from bascule.journal.schema import prepare
+from bascule.migration.model import Decision
+from bascule.migration.ownership import Offer
+
+T = TypeVar("T")
+KEPT_MOVES = 500
+
+
+class Journal:
+    """What this host knows for sure. Methods may be called at once; they are performed in the order of the calls."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
+        self._connection: sqlite3.Connection | None = None
+        self._facts: list[tuple[str, Side, FactRecord]] = []
+
+    async def open(self) -> None:
+        """Open or create the database. Raises Refused if it cannot be used."""
+        await self._run(lambda _: None)
+
+    async def close(self) -> None:
+        """Write what is left and close."""
+        try:
+            if self._connection is not None:
+                await self.flush_facts()
+                await self._run(lambda db: db.close())
+        finally:
+            self._connection = None
+            self._thread.shutdown(wait=True)
+
+    async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        def job() -> T:
+            if self._connection is None:
+                self._connection = self._connect()
+            try:
+                return work(self._connection)
+            except sqlite3.Error as error:
+                raise Failed(
+                    f"cannot use the journal {self._path}: {error}",
+                    "see that its folder has room and can be written to",
+                ) from error
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, job)
+
+    async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        def job(db: sqlite3.Connection) -> T:
+            db.execute("begin immediate")
+            try:
+                result = work(db)
+                db.execute("commit")
+            except BaseException:
+                if db.in_transaction:  # after a full disk SQLite has rolled back by itself
+                    db.execute("rollback")
+                raise
+            return result
+
+        return await self._run(job)
+
+    def _connect(self) -> sqlite3.Connection:
+        db = None
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+            db.row_factory = sqlite3.Row
+            prepare(db, str(self._path))
+            _check(db)
+        except BaseException as error:
+            if db is not None:
+                db.close()
+            if not isinstance(error, sqlite3.Error | OSError):
+                raise
+            raise Refused(
+                f"cannot open the journal {self._path}: {error}",
+                "check that its folder is writable and not full; a damaged journal can be restored from a copy",
+            ) from error
+        return db
+
+    # --- VMs ---------------------------------------------------------------------------------------------------------
+
+    async def vms(self) -> list[VmRecord]:
+        """Return the VMs that belong to this host, by name."""
+        return await self._run(
+            lambda db: [vm_from_row(row) for row in db.execute("select * from vm where here = 1 order by name")]
+        )
+
+    async def vm(self, name: str) -> VmRecord | None:
+        """Return the VM of this name that belongs to this host."""
+        return await self._run(lambda db: _one_vm(db, "select * from vm where name = ? and here = 1", (name,)))
+
+    async def vm_by_uuid(self, uuid: str) -> VmRecord | None:
+        """Return what is known of a VM, here or handed over."""
+        return await self._run(lambda db: _one_vm(db, "select * from vm where uuid = ?", (uuid,)))
+
+    async def handed_over(self, name: str) -> VmRecord | None:
+        """Return the newest VM of this name that this host has handed over, to say where it went."""
+        query = "select * from vm where name = ? and here = 0 order by epoch desc limit 1"
+        return await self._run(lambda db: _one_vm(db, query, (name,)))
+
+    async def define(self, vm: VmRecord) -> None:
+        """Add a VM. Raises Refused if the name or the UUID is taken here."""
+
+        def work(db: sqlite3.Connection) -> None:
+            try:
+                insert_vm(db, vm)
+            except sqlite3.IntegrityError as error:
+                raise Refused(
+                    f"cannot define vm {vm.name}: a VM of this name or UUID is already known to this host",
+                    f"choose another name, or delete it first: bascule vm delete {vm.name}",
+                ) from error
+
+        await self._write(work)
+
+    async def delete(self, uuid: str) -> None:
+        """Forget a VM."""
+        await self._write(lambda db: db.execute("delete from vm where uuid = ?", (uuid,)))
+
+    async def set_process(self, uuid: str, process: Json | None, accelerator: Accelerator | None, wanted: str) -> None:
+        """Note the VM's QEMU process, or that it has none, and whether it is meant to run."""
+        values = (json.dumps(process) if process else None, accelerator, wanted, uuid)
+        await self._write(
+            lambda db: db.execute("update vm set process = ?, accelerator = ?, wanted = ? where uuid = ?", values)
+        )
+
+    # --- ownership ---------------------------------------------------------------------------------------------------
+
+    async def offer(self, uuid: str, offer: Offer) -> None:
+        """Write the offer. From here on this host does not run a stopped copy before the offer is settled.
+
+        Raises Refused if the VM does not belong to this host, or another offer of it stands.
+        """
+        values = (offer.to, offer.epoch, offer.move_id, uuid, offer.move_id)
+
+        def work(db: sqlite3.Connection) -> None:
+            offered = db.execute(
+                "update vm set offer_to = ?, offer_epoch = ?, offer_move = ?"
+                " where uuid = ? and here = 1 and (offer_move is null or offer_move = ?)",
+                values,
+            )
+            if not offered.rowcount:
+                raise Refused(
+                    f"cannot offer vm {uuid} to host {offer.to}: it is not this host's, or is offered already",
+                    "see bascule moves",
+                )
+
+        await self._write(work)
+
+    async def withdraw(self, uuid: str, move_id: str, epoch: int) -> None:
+        """Settle the offer of this move, if there is one: the VM stays.
+
+        The proposed `epoch` is used up all the same, since its register may hold `refused` for ever: this host owns
+        the VM at that epoch now, and the next move proposes a later one.
+        """
+        await self._write(
+            lambda db: db.execute(
+                "update vm set offer_to = null, offer_epoch = null, offer_move = null, epoch = max(epoch, ?)"
+                " where uuid = ? and here = 1 and (offer_move is null or offer_move = ?)",
+                (epoch, uuid, move_id),
+            )
+        )
+
+    async def release(self, uuid: str, owner: str, epoch: int) -> None:
+        """The VM belongs to another host now. The row stays, to answer late questions."""
+        await self._write(
+            lambda db: db.execute(
+                "update vm set owner = ?, here = 0, epoch = ?, offer_to = null, offer_epoch = null, offer_move = null,"
+                " process = null, accelerator = null, wanted = 'stopped' where uuid = ? and epoch < ?",
+                (owner, epoch, uuid, epoch),
+            )
+        )
+
+    async def decision(self, vm_uuid: str, epoch: int) -> Decision | None:
+        """Read the register."""
+
+        def work(db: sqlite3.Connection) -> Decision | None:
+            row = db.execute("select value from decision where vm_uuid = ? and epoch = ?", (vm_uuid, epoch)).fetchone()
+            return Decision(row["value"]) if row else None
+
+        return await self._run(work)
+
+    async def decide(self, vm_uuid: str, epoch: int, decision: Decision, move_id: str, taken: VmRecord) -> Decision:
+        """Write the register unless it is written, and return what it holds.
+
+        `taken` is this host's record of the VM in case the value is `taken`: the register and the ownership change in
+        one transaction. A name that belongs to another VM here makes it `refused`, and so does a later epoch of this
+        VM that this host knows of.
+        """
+
+        def work(db: sqlite3.Connection) -> Decision:
+            value = decision
+            if db.execute(
+                "select 1 from vm where (name = ? and here = 1 and uuid <> ?) or (uuid = ? and epoch >= ?)",
+                (taken.name, vm_uuid, vm_uuid, epoch),
+            ).fetchone():
+                value = Decision.REFUSED
+            db.execute(
+                "insert or ignore into decision values (?, ?, ?, ?, ?)",
+                (vm_uuid, epoch, value.value, move_id, datetime.now(UTC).isoformat()),
+            )
+            row = db.execute(
+                "select value, move_id from decision where vm_uuid = ? and epoch = ?", (vm_uuid, epoch)
+            ).fetchone()
+            held = Decision(row["value"])
+            if held is Decision.TAKEN and row["move_id"] != move_id:
+                return Decision.REFUSED  # another move took this epoch, so this one can no longer
+            if held is Decision.TAKEN and decision is Decision.TAKEN:
+                db.execute("delete from vm where uuid = ? and epoch < ?", (vm_uuid, epoch))
+                if not db.execute("select 1 from vm where uuid = ?", (vm_uuid,)).fetchone():
+                    insert_vm(db, taken)
+            return held
+
+        return await self._write(work)
+
+    # --- moves -------------------------------------------------------------------------------------------------------
+
+    async def begin_move(self, record: MoveRecord) -> None:
+        """Note a move that begins. Old moves beyond `KEPT_MOVES` are forgotten, unless they are not settled.
+
+        Raises Refused for a move that began here before, and on its destination for one that is decided already: the
+        request was late, and what it asks for is over.
+        """
+        move, side = record.move, record.side
+
+        def work(db: sqlite3.Connection) -> None:
+            if db.execute("select 1 from move where id = ? and side = ?", (move.id, side)).fetchone():
+                raise Refused(f"cannot begin move {move.id} of vm {move.vm}: it began here before", "see bascule moves")
+            decided = db.execute(
+                "select value from decision where vm_uuid = ? and epoch = ?", (move.vm_uuid, move.epoch)
+            )
+            if side == "destination" and (row := decided.fetchone()):
+                raise Refused(f"cannot take part in move {move.id} of vm {move.vm}: it is {row['value']} already")
+            (number,) = db.execute("select coalesce(max(number), 0) + 1 from move").fetchone()
+            db.execute(
+                "insert into move (id, side, number, move, peer, definition, accelerator, started_at)"
+                " values (?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    move.id,
+                    side,
+                    number,
+                    json.dumps(move_to_dict(move)),
+                    record.peer,
+                    json.dumps(record.definition) if record.definition is not None else None,
+                    record.accelerator,
+                    record.started_at,
+                ),
+            )
+            old = number - KEPT_MOVES
+            db.execute(
+                "delete from fact where (move_id, side) in"
+                " (select id, side from move where number <= ? and outcome <> 'unknown')",
+                (old,),
+            )
+            db.execute("delete from move where number <= ? and outcome <> 'unknown'", (old,))
+
+        await self._write(work)
+
+    async def note_incoming(self, move_id: str, process: Json | None, accelerator: Accelerator | None) -> None:
+        """Note the destination's QEMU process for a move."""
+        await self._write(
+            lambda db: db.execute(
+                "update move set process = ?, accelerator = ? where id = ? and side = 'destination'",
+                (json.dumps(process) if process else None, accelerator, move_id),
+            )
+        )
+
+    async def note_state_file(self, move_id: str, state_file: str | None) -> None:
+        """Note the durable saved state of a Quick Migration."""
+        await self._write(
+            lambda db: db.execute(
+                "update move set state_file = ? where id = ? and side = 'source'", (state_file, move_id)
+            )
+        )
+
+    async def end_move(self, move_id: str, side: Side, outcome: str, reason: str, report: Json | None) -> None:
+        """Note how a move ended."""
+        await self._write(
+            lambda db: db.execute(
+                "update move set outcome = ?, reason = ?, report = ? where id = ? and side = ?",
+                (outcome, reason, json.dumps(report) if report is not None else None, move_id, side),
+            )
+        )
+
+    async def set_report(self, move_id: str, report: Json) -> None:
+        """Replace the report of a move that started here."""
+        await self._write(
+            lambda db: db.execute(
+                "update move set report = ? where id = ? and side = 'source'", (json.dumps(report), move_id)
+            )
+        )
+
+    async def moves(self, side: Side, *, unfinished: bool = False, limit: int = KEPT_MOVES) -> list[MoveRecord]:
+        """Return this host's moves, newest first; with `unfinished` those alone that are under way or unknown."""
+        where = "and (outcome is null or outcome = 'unknown')" if unfinished else ""
+        query = f"select * from move where side = ? {where} order by number desc limit ?"  # noqa: S608 - no user text
+        return await self._run(lambda db: [move_from_row(row) for row in db.execute(query, (side, limit))])
+
+    async def move(self, move_id: str, side: Side) -> MoveRecord | None:
+        """Return one move."""
+
+        def work(db: sqlite3.Connection) -> MoveRecord | None:
+            row = db.execute("select * from move where id = ? and side = ?", (move_id, side)).fetchone()
+            return move_from_row(row) if row else None
+
+        return await self._run(work)
+
+    def note_fact(self, move_id: str, side: Side, fact: FactRecord) -> None:
+        """Keep a fact in memory until `flush_facts`, so that nothing is written during a blackout."""
+        self._facts.append((move_id, side, fact))
+
+    async def flush_facts(self) -> None:
+        """Write the facts noted so far. Those that cannot be written are kept for the next time."""
+        facts, self._facts = self._facts, []
+        if not facts:
+            return
+
+        def work(db: sqlite3.Connection) -> None:
+            for move_id, side, fact in facts:
+                db.execute(
+                    "insert into fact select ?, ?, coalesce(max(number), 0) + 1, ?, ?, ? from fact"
+                    " where move_id = ? and side = ?",
+                    (move_id, side, fact.at_s, fact.name, json.dumps(fact.data), move_id, side),
+                )
+
+        try:
+            await self._write(work)
+        except Failed:
+            self._facts = facts + self._facts
+            raise
+
+    async def facts(self, move_id: str, side: Side) -> Sequence[FactRecord]:
+        """Return what happened in a move, in order."""
+        query = "select * from fact where move_id = ? and side = ? order by number"
+        return await self._run(
+            lambda db: [
+                FactRecord(row["at_s"], row["name"], json.loads(row["data"]))
+                for row in db.execute(query, (move_id, side))
+            ]
+        )
+
+
+def _check(db: sqlite3.Connection) -> None:
+    """Raise sqlite3.Error for a damaged database."""
+    (found,) = db.execute("pragma quick_check(1)").fetchone()
+    if found != "ok":
+        raise sqlite3.DatabaseError(f"it is damaged: {found}")
+    db.execute("select count(*) from vm")
+
+
+def _one_vm(db: sqlite3.Connection, query: str, values: tuple[Any, ...]) -> VmRecord | None:
+    row = db.execute(query, values).fetchone()
+    return vm_from_row(row) if row else None

@@ -1,0 +1,267 @@
+"""The destination's side of a move.
+
+    Preparing ─► Receiving ─► Loaded ─► Taking ══► Starting ─► Ran
+        │            │           │        │
+        │            ▼           ▼        │ (the register held `refused`)
+        └──────► Refusing ◄───────────────┘
+                     │
+                     ▼
+                Discarding ─► Discarded
+
+`══►` is the point of no return: the register, which is this host's journal, holds `taken`. The full diagram is drawn
+from `SUCCESSORS` in docs/states.md.
+
+Invariants, each tested:
+
+- `taken` is written only when the state is loaded *and* the source gave its word;
+- the vCPUs are let run only after `taken` is durable;
+- the incoming copy is destroyed only after `refused` is durable;
+- a silent source changes nothing: the copy here may be the last good one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import assert_never
+
+from bascule.migration import commands as do
+from bascule.migration import facts
+from bascule.migration.model import Decision, Mode, Move
+
+ASK_SOURCE_S = 3.0
+ARRIVAL_S = 5.0  # with the source's word given, a live copy that is not loaded after this long never will be
+JOURNAL_AGAIN_S = 0.5
+RUN_AGAIN_S = 0.5
+RUN_AGAIN_AT_MOST_S = 8.0
+DESTROY_AGAIN_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Preparing:
+    """A paused QEMU is being started."""
+
+    move: Move
+
+
+@dataclass(frozen=True, slots=True)
+class Receiving:
+    """QEMU waits for the state, or receives it.
+
+    `word_s`: when the source said that it sent everything, or that its copy is dead.
+    """
+
+    move: Move
+    address: str
+    ask_source_s: float
+    word_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Everything is loaded; the source's word is missing."""
+
+    move: Move
+    ask_source_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Taking:
+    """`taken` is being written."""
+
+    move: Move
+    try_again_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Starting:
+    """The VM belongs to this host and is being let run, again and again if need be.
+
+    Where its QEMU is gone, it is the operator who starts it.
+    """
+
+    move: Move
+    failure: str = ""
+    failures: int = 0
+    try_again_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """The VM runs here. Nothing more happens."""
+
+    move: Move
+
+
+@dataclass(frozen=True, slots=True)
+class Refusing:
+    """`refused` is being written."""
+
+    move: Move
+    reason: str
+    try_again_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Discarding:
+    """`refused` is written; the incoming copy is being destroyed."""
+
+    move: Move
+    reason: str
+    try_again_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Discarded:
+    """Nothing of the move is left here but its record."""
+
+    move: Move
+    reason: str
+
+
+State = Preparing | Receiving | Loaded | Taking | Starting | Ran | Refusing | Discarding | Discarded
+Step = tuple[State, tuple[do.DestinationCommand, ...]]
+
+SUCCESSORS: dict[type[State], tuple[type[State], ...]] = {
+    Preparing: (Receiving, Refusing),
+    Receiving: (Loaded, Taking, Refusing),
+    Loaded: (Taking, Refusing),
+    Taking: (Starting, Refusing, Discarding),
+    Starting: (Ran,),
+    Ran: (),
+    Refusing: (Discarding, Starting),
+    Discarding: (Discarded,),
+    Discarded: (),
+}
+AFTER_THE_DECISION: frozenset[type[State]] = frozenset({Starting, Ran})
+
+
+def begin(move: Move) -> Step:
+    """Start the destination's side."""
+    return Preparing(move), (do.StartIncoming(),)
+
+
+def step(state: State, fact: facts.DestinationFact, now: float) -> Step:
+    """Advance the destination by one fact. `now` is in seconds on the destination's monotonic clock.
+
+    Facts that mean nothing in a state leave it as it is: they are late, or repeated.
+    """
+    match state:
+        case Preparing():
+            return _preparing(state, fact, now)
+        case Receiving():
+            return _receiving(state, fact, now)
+        case Loaded():
+            return _loaded(state, fact, now)
+        case Taking() | Refusing():
+            return _deciding(state, fact, now)
+        case Starting():
+            return _starting(state, fact, now)
+        case Discarding():
+            return _discarding(state, fact, now)
+        case Ran() | Discarded():
+            return state, ()
+        case _:
+            assert_never(state)
+
+
+def _refuse(move: Move, reason: str) -> Step:
+    return Refusing(move, reason), (do.Decide(Decision.REFUSED),)
+
+
+def _preparing(state: Preparing, fact: facts.DestinationFact, now: float) -> Step:
+    match fact:
+        case facts.IncomingReady(address=address):
+            return Receiving(state.move, address, now + ASK_SOURCE_S), ()
+        case facts.IncomingBroken(reason=reason) | facts.RefuseAsked(reason=reason):
+            return _refuse(state.move, reason)
+        case facts.TakeAsked():
+            return _refuse(state.move, "asked to take the VM before its state was loaded")
+        case _:
+            return state, ()
+
+
+def _receiving(state: Receiving, fact: facts.DestinationFact, now: float) -> Step:
+    match fact:
+        case facts.IncomingLoaded() if state.word_s is not None:
+            return Taking(state.move), (do.Decide(Decision.TAKEN),)
+        case facts.IncomingLoaded():
+            return Loaded(state.move, now + ASK_SOURCE_S), ()
+        case facts.TakeAsked() if state.word_s is not None:
+            return state, ()
+        case facts.TakeAsked(state_file=str(path)):
+            return replace(state, word_s=now), (do.LoadState(path),)
+        case facts.TakeAsked() if state.move.mode is Mode.QUICK:
+            return _refuse(state.move, "the source has no saved state to load")
+        case facts.TakeAsked():
+            return replace(state, word_s=now), ()
+        case facts.StopNotice():
+            return state, (do.AnnounceHere(),)
+        case facts.IncomingBroken(reason=reason) | facts.RefuseAsked(reason=reason):
+            return _refuse(state.move, reason)
+        case facts.Tick() if state.word_s is not None:
+            if state.move.mode is Mode.LIVE and now - state.word_s > ARRIVAL_S:
+                return _refuse(state.move, "the state did not arrive completely")
+            return state, ()
+        case facts.Tick() if now >= state.ask_source_s:
+            return replace(state, ask_source_s=now + ASK_SOURCE_S), (do.AskSource(),)
+        case _:
+            return state, ()
+
+
+def _loaded(state: Loaded, fact: facts.DestinationFact, now: float) -> Step:
+    match fact:
+        case facts.TakeAsked():
+            return Taking(state.move), (do.Decide(Decision.TAKEN),)
+        case facts.StopNotice():
+            return state, (do.AnnounceHere(),)
+        case facts.IncomingBroken(reason=reason) | facts.RefuseAsked(reason=reason):
+            return _refuse(state.move, reason)
+        case facts.Tick() if now >= state.ask_source_s:
+            return replace(state, ask_source_s=now + ASK_SOURCE_S), (do.AskSource(),)
+        case _:
+            return state, ()
+
+
+def _deciding(state: Taking | Refusing, fact: facts.DestinationFact, now: float) -> Step:
+    match fact:
+        case facts.Decided(decision=Decision.TAKEN):
+            return Starting(state.move), (do.RunVcpus(), do.AnnounceHere())
+        case facts.Decided(decision=Decision.REFUSED):
+            reason = state.reason if isinstance(state, Refusing) else "the register already held `refused`"
+            return Discarding(state.move, reason), (do.DestroyIncoming(),)
+        case facts.JournalFailed():
+            return replace(state, try_again_s=now + JOURNAL_AGAIN_S), ()
+        case facts.IncomingBroken(reason=reason) | facts.RefuseAsked(reason=reason) if (
+            isinstance(state, Taking) and state.try_again_s is not None
+        ):
+            return _refuse(state.move, reason)  # the register still says which of the two writes came first
+        case facts.Tick() if state.try_again_s is not None and now >= state.try_again_s:
+            value = Decision.TAKEN if isinstance(state, Taking) else Decision.REFUSED
+            return replace(state, try_again_s=None), (do.Decide(value),)
+        case _:
+            return state, ()
+
+
+def _discarding(state: Discarding, fact: facts.DestinationFact, now: float) -> Step:
+    match fact:
+        case facts.IncomingDestroyed():
+            return Discarded(state.move, state.reason), ()
+        case facts.DestroyFailed():
+            return replace(state, try_again_s=now + DESTROY_AGAIN_S), ()
+        case facts.Tick() if state.try_again_s is not None and now >= state.try_again_s:
+            return replace(state, try_again_s=None), (do.DestroyIncoming(),)
+        case _:
+            return state, ()
+
+
+def _starting(state: Starting, fact: facts.DestinationFact, now: float) -> Step:
+    match fact:
+        case facts.GuestRunning():
+            return Ran(state.move), (do.AnnounceHere(),) if state.failures else ()
+        case facts.RunFailed(reason=reason):
+            wait_s = min(RUN_AGAIN_S * 2.0**state.failures, RUN_AGAIN_AT_MOST_S)
+            return replace(state, failure=reason, failures=state.failures + 1, try_again_s=now + wait_s), ()
+        case facts.Tick() if state.try_again_s is not None and now >= state.try_again_s:
+            return replace(state, try_again_s=None), (do.RunVcpus(),)
+        case _:
+            return state, ()

@@ -1,0 +1,258 @@
+"""What can happen to a move: one frozen record per fact, so that a recorded move can be replayed.
+
+A fact carries what was observed and nothing that was concluded from it. The shell (see `bascule.agent`) turns QEMU's
+events, the other agent's answers and the user's wishes into these.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bascule.errors import Finding
+    from bascule.migration.model import Decision
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time went by. The shell sends one several times a second while a move is under way."""
+
+
+@dataclass(frozen=True, slots=True)
+class CancelAsked:
+    """Somebody wants the move to end with the VM on the source."""
+
+    who: str = "the user"
+
+
+# --- seen by the source -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """Both sides were checked; no findings means that the move may start."""
+
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationReady:
+    """The destination's QEMU waits for the VM at `address` ("tcp:10.0.0.2:49152"; empty for a Quick Migration)."""
+
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationFailed:
+    """The destination could not be prepared, or did not answer."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class OfferDurable:
+    """The source's journal holds *offered to the destination at this epoch*."""
+
+
+@dataclass(frozen=True, slots=True)
+class WithdrawalDurable:
+    """The source's journal holds that the offer is withdrawn: this move will never ask the destination to take."""
+
+
+@dataclass(frozen=True, slots=True)
+class CopyProgress:
+    """The state of the copy. `round` is the round under way: 1 sends all memory.
+
+    `at_round_end` marks the reading taken right after QEMU counted the dirty pages for the next round:
+    `remaining_bytes` is then what was dirtied during the round that just ended. `bandwidth_bytes_per_s` is QEMU's
+    own estimate, by which it compares what remains with its downtime limit.
+    """
+
+    round: int
+    remaining_bytes: int
+    transferred_bytes: int
+    bandwidth_bytes_per_s: float
+    at_round_end: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SourceStopped:
+    """No vCPU runs on the source any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class CopyCompleted:
+    """The source has sent the VM's state completely: QEMU says `completed`, or the saved state is durable.
+
+    `state_file` names the saved state of a Quick Migration.
+    """
+
+    state_file: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CopyEnded:
+    """The copy ended before it was complete: it failed, or was cancelled. The state was *not* completely sent."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CancelFailed:
+    """The copy could not be ended, and it is not known what became of it. It may be tried again."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SourceGone:
+    """The source's QEMU process is dead, so this copy will never run again."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the destination's decision register holds, and whether the VM runs there."""
+
+    decision: Decision
+    running: bool = False
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NoAnswer:
+    """The destination could not be reached, or did not decide in time. Nothing is known."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CopyDestroyed:
+    """The source's QEMU process and all that belonged to it are gone, and the journal says who owns the VM now.
+
+    `leftover` says what could not be removed, if anything.
+    """
+
+    leftover: str = ""
+
+
+# --- seen by the destination --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class IncomingReady:
+    """The destination's QEMU is started, paused, and waits for the state at `address`."""
+
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class IncomingBroken:
+    """The destination's QEMU could not be started, died, or could not load the state."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class IncomingLoaded:
+    """The destination's QEMU has loaded everything and stands paused."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopNotice:
+    """The source says that the VM stands still, so that frames for it may be drawn to the destination."""
+
+
+@dataclass(frozen=True, slots=True)
+class TakeAsked:
+    """The source gives its word that its copy was sent completely and does not run."""
+
+    state_file: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RefuseAsked:
+    """The source asks for the decision `refused`, or has withdrawn its offer."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """The decision register holds this value, durably."""
+
+    decision: Decision
+
+
+@dataclass(frozen=True, slots=True)
+class IncomingDestroyed:
+    """The destination's QEMU process and all that belonged to it are gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class DestroyFailed:
+    """The destination's QEMU process could not be ended, or something of it not be removed. It may be tried again."""
+
+    reason: str
+
+
+# --- seen by either -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class GuestRunning:
+    """The vCPUs run on this host."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunFailed:
+    """The vCPUs could not be let run on this host, or it is not known whether they do."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class JournalFailed:
+    """The write that was asked for last could not be made, or is not known to be durable. It may be tried again."""
+
+    reason: str
+
+
+SourceFact = (
+    Tick
+    | CancelAsked
+    | Checked
+    | DestinationReady
+    | DestinationFailed
+    | OfferDurable
+    | WithdrawalDurable
+    | CopyProgress
+    | SourceStopped
+    | CopyCompleted
+    | CopyEnded
+    | CancelFailed
+    | SourceGone
+    | Answer
+    | NoAnswer
+    | CopyDestroyed
+    | GuestRunning
+    | RunFailed
+    | JournalFailed
+)
+DestinationFact = (
+    Tick
+    | IncomingReady
+    | IncomingBroken
+    | IncomingLoaded
+    | StopNotice
+    | TakeAsked
+    | RefuseAsked
+    | Decided
+    | IncomingDestroyed
+    | DestroyFailed
+    | GuestRunning
+    | RunFailed
+    | JournalFailed
+)

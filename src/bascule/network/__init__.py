@@ -1,0 +1,11 @@
+"""The VM's network on this host, and what a client sees of it.
+
+- `tap`: a tap of our own for each NIC, silent until told; `foreign_tap`: getting it back from a running QEMU
+- `bridge`: ports, addresses and learned MACs of a bridge
+- `frames`, `announcement`: telling the network a VM's new place
+- `netlink`: how the above talk to the kernel about links
+- `probe*`, `outage`: asking a guest many times a second from outside, and what the answers say
+
+Words: an *announcement* is RARP, gratuitous ARP and unsolicited neighbour advertisement; the *outage* is what a client
+sees from outside, the longest silence and the frames lost, duplicated or reordered.
+"""

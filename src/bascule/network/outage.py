@@ -1,0 +1,186 @@
+"""What a client saw in a window of time: pure accounting over the samples of one probe stream.
+
+Every figure is computed from one clock, the probe's own CLOCK_MONOTONIC. The window is half open, [start, end), so
+that the counts of windows side by side add up. For the probes *sent in the window*:
+
+sent        all of them, also those that the client's own kernel refused (the client did try)
+lost        no answer until the end of the window and the answer time-out after it
+duplicated  answers beyond the first, each copy counted
+reordered   answers that arrived after the answer to a probe sent later (the singleton of RFC 4737 section 3.3: its
+            sequence number is smaller than the next expected one). First copies only; the answer that overtook is not
+            counted, each one that was overtaken is
+rtt         first answer's arrival minus the sending, over the answered ones: median, p99 (nearest rank), longest
+
+longest silence: the longest time between two consecutive answers' arrivals in which at least one probe was outstanding:
+sent, not answered yet, and not longer ago than the answer time-out. Any answer ends a silence, a duplicate too.
+The silences that *overlap* the window count, each in full: cut at the window's edge, a silence would look shorter than
+it was. One that nothing ended goes on until the answer time-out after the window, or until the probe stopped asking.
+One before the first answer begins with the first probe. No silence is shorter than the time between two probes: at
+1 kHz, 1 ms is none.
+
+What the probe did itself is subtracted from no one: when it did not send in time, a silence may be longer than the
+network's, and nobody can know by how much. The `note` says when that was so, and how much of the longest silence it
+touches.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any
+
+from bascule.network.probe_note import note_of
+from bascule.network.probe_samples import Samples
+
+ANSWER_TIMEOUT_S = 1.0
+MAX_SAMPLES = 10_000  # of one report: ten seconds at 1 kHz in full
+NS_PER_MS = 1e6
+NS_PER_S = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """The outage record of a report. Times are relative to the origin given (a move's start), None means not known.
+
+    `samples` are (when it was sent in s, its round trip in ms or None when it was lost); of very many, each stretch
+    keeps its shortest and its longest round trip and one of its lost probes.
+    """
+
+    probe: str
+    target: str
+    probe_hz: float
+    sent: int
+    lost: int
+    duplicated: int
+    reordered: int
+    longest_silence_ms: float | None
+    rtt_median_ms: float | None
+    rtt_p99_ms: float | None
+    rtt_max_ms: float | None
+    samples: tuple[tuple[float, float | None], ...]
+    silence_start_s: float | None
+    note: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as it stands in a report's JSON."""
+        return asdict(self) | {"samples": [list(sample) for sample in self.samples]}
+
+
+def outage_between(
+    samples: Samples,
+    start_ns: int,
+    end_ns: int,
+    *,
+    answer_timeout_s: float = ANSWER_TIMEOUT_S,
+    origin_ns: int | None = None,
+    max_samples: int = MAX_SAMPLES,
+) -> Outage:
+    """Account for the window [start, end) of CLOCK_MONOTONIC.
+
+    It is final when `samples.recorded_until_ns` has passed `end_ns` by the answer time-out; before that, probes that
+    are still on their way count as lost, and the note says how many those may be. Times in the result are relative
+    to `origin_ns` (default: `start_ns`).
+    """
+    origin_ns = start_ns if origin_ns is None else origin_ns
+    timeout_ns = round(answer_timeout_s * NS_PER_S)
+    asked = samples.sent_in(start_ns, end_ns)
+    first_ns, duplicated, reordered = _match(samples, asked, end_ns + timeout_ns)
+    sent_ns = samples.sent_at_ns[asked.start : asked.stop]
+    trips = [(at - sent) / NS_PER_MS if at else None for sent, at in zip(sent_ns, first_ns, strict=True)]
+    answered = sorted(trip for trip in trips if trip is not None)
+    silence = longest_silence(samples, start_ns, end_ns, timeout_ns)
+    pairs = [(sent - origin_ns, trip) for sent, trip in zip(sent_ns, trips, strict=True)]
+    return Outage(
+        probe=samples.stream.name,
+        target=samples.stream.target,
+        probe_hz=samples.stream.hz,
+        sent=len(asked),
+        lost=len(trips) - len(answered),
+        duplicated=duplicated,
+        reordered=reordered,
+        longest_silence_ms=round((silence[1] - silence[0]) / NS_PER_MS, 4) if silence else None,
+        rtt_median_ms=round(statistics.median(answered), 4) if answered else None,
+        rtt_p99_ms=round(answered[math.ceil(0.99 * len(answered)) - 1], 4) if answered else None,
+        rtt_max_ms=round(answered[-1], 4) if answered else None,
+        samples=_thinned(pairs, max_samples),
+        silence_start_s=round((silence[0] - origin_ns) / NS_PER_S, 6) if silence else None,
+        note=note_of(samples, start_ns, end_ns, asked=asked, first_ns=first_ns, silence=silence, timeout_ns=timeout_ns),
+    )
+
+
+def longest_silence(samples: Samples, start_ns: int, end_ns: int, timeout_ns: int) -> tuple[int, int] | None:
+    """Return begin and end of the longest silence that overlaps [start, end); None when nothing was outstanding."""
+    at = samples.answer_at_ns
+    horizon = min(end_ns + timeout_ns, samples.recorded_until_ns)
+    before, after = bisect_right(at, start_ns) - 1, bisect_left(at, end_ns)
+    if before < 0 and not samples.sent_at_ns:
+        return None
+    if after < len(at) and at[after] <= horizon:
+        closing = at[after]
+    else:
+        closing = horizon if samples.stopped_at_ns is None else min(horizon, samples.stopped_at_ns)
+    opening = at[before] if before >= 0 else samples.sent_at_ns[0]
+    edges = [opening, *at[before + 1 : after], closing]
+    best: tuple[int, int] | None = None
+    for begin, end in pairwise(edges):
+        if end > start_ns and begin < end_ns and end - begin > (best[1] - best[0] if best else 0):
+            best = (begin, end) if _was_outstanding(samples, begin, end, timeout_ns) else best
+    return best
+
+
+def _was_outstanding(samples: Samples, begin_ns: int, end_ns: int, timeout_ns: int) -> bool:
+    """Tell whether any probe waited for its answer in [begin, end), in which no answer arrived."""
+    sent = samples.sent_at_ns
+    after = bisect_left(sent, begin_ns)
+    if after < len(sent) and sent[after] < end_ns:
+        return True
+    # None was sent in it: was one sent before, and not answered by then? Its answer came after its sending.
+    oldest = bisect_right(sent, begin_ns - timeout_ns)
+    first, last = (
+        bisect_left(samples.answer_at_ns, begin_ns - timeout_ns),
+        bisect_right(samples.answer_at_ns, begin_ns),
+    )
+    answered = set(samples.answer_sequence[first:last])
+    return any(sequence not in answered for sequence in range(oldest, after))
+
+
+def _match(samples: Samples, asked: range, until_ns: int) -> tuple[list[int], int, int]:
+    """Give the arrival of each asked probe's first answer (0: none), and count duplicated and reordered answers."""
+    first_ns = [0] * len(asked)
+    duplicated = reordered = 0
+    if not asked:
+        return first_ns, 0, 0
+    base, stop = asked.start, asked.stop
+    begin = bisect_left(samples.answer_at_ns, samples.sent_at_ns[base])
+    end = bisect_right(samples.answer_at_ns, until_ns)
+    next_expected = base  # answers to older probes cannot have moved it further
+    for sequence, at_ns in zip(samples.answer_sequence[begin:end], samples.answer_at_ns[begin:end], strict=True):
+        if sequence < base:
+            continue
+        if sequence < stop:
+            if first_ns[sequence - base]:
+                duplicated += 1
+                continue
+            first_ns[sequence - base] = at_ns
+            reordered += sequence < next_expected
+        next_expected = max(next_expected, sequence + 1)
+    return first_ns, duplicated, reordered
+
+
+def _thinned(pairs: Sequence[tuple[int, float | None]], max_samples: int) -> tuple[tuple[float, float | None], ...]:
+    """Turn (ns, ms) pairs into (s, ms) pairs, at most `max_samples` (but at least three) of them."""
+    kept = pairs
+    if len(pairs) > max_samples:
+        stretches = max(1, max_samples // 3)
+        chosen: set[int] = set()
+        for stretch in range(stretches):
+            here = range(stretch * len(pairs) // stretches, (stretch + 1) * len(pairs) // stretches)
+            trips = [(trip, index) for index in here if (trip := pairs[index][1]) is not None]
+            chosen |= {min(trips)[1], max(trips)[1]} if trips else set()
+            chosen |= set([index for index in here if pairs[index][1] is None][:1])
+        kept = [pairs[index] for index in sorted(chosen)]
+    return tuple((round(at / NS_PER_S, 6), trip if trip is None else round(trip, 4)) for at, trip in kept)

@@ -1,0 +1,236 @@
+"""One tap: the network card's cable between a VM and its bridge, opened by the agent and passed to QEMU.
+
+The agent keeps its own descriptor beside QEMU's: through it, it can speak as if the guest had spoken, and read what was
+queued for a VM that no longer runs. A tap is never persistent: it vanishes with the last descriptor, so that no crash
+leaves one behind. It is silent: until somebody calls `inject` or QEMU runs its guest, not one frame comes out of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import io
+import os
+import struct
+from base64 import b32encode
+from collections.abc import Sequence
+from contextlib import suppress
+from hashlib import blake2s
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from bascule.errors import Failed, Refused
+from bascule.network.bridge import bridge_link
+from bascule.network.foreign_tap import copy_tap_descriptor, tap_holders
+from bascule.network.netlink import NetlinkError, netlink_batch
+
+# linux/if_tun.h
+TUNSETIFF = 0x400454CA
+TUNGETIFF = 0x800454D2
+TUNGETVNETHDRSZ = 0x800454D7
+IFF_TAP = 0x0002
+IFF_NO_PI = 0x1000
+IFF_VNET_HDR = 0x4000
+IFF_TUN_EXCL = 0x8000  # without it, opening a name that exists would join that tap
+INTERFACE_NAME_BYTES = 15
+
+ADDR_GEN_MODE_NONE = 1  # linux/if_link.h, IN6_ADDR_GEN_MODE_NONE
+DEFAULT_QUEUE_FRAMES = 1000
+LARGEST_READ_BYTES = 1 << 17  # one frame, as large as segmentation offload makes it, and its header
+
+
+def tap_name(vm_uuid: str, nic: int) -> str:
+    """The name of the tap of a VM's NIC number `nic` (0 to 99): the same on every host, and told apart by a hash."""
+    digest = b32encode(blake2s(vm_uuid.lower().encode(), digest_size=5).digest()).decode().lower()
+    return f"bsc{digest}n{nic}"
+
+
+class Tap:
+    """A tap in the network namespace of the thread that opened it. Close it when the VM is gone from this host."""
+
+    def __init__(self, name: str, device: io.FileIO) -> None:
+        self.name = name
+        self._device = device
+
+    @classmethod
+    def open(cls, name: str, bridge: str, *, queue_frames: int = DEFAULT_QUEUE_FRAMES) -> Self:
+        """Create the tap `name`, join it to `bridge` and set it up. It blocks: call it in a thread, or see `open_taps`.
+
+        `queue_frames` is how many frames wait in it for a guest that does not run. Raises `Refused`, with nothing left
+        behind, when the bridge is missing, the name taken, or taps not available here.
+        """
+        attempt = f"cannot open tap {name} on bridge {bridge}"
+        if not 0 < len(name.encode()) <= INTERFACE_NAME_BYTES:
+            raise Refused(f"{attempt}: its name must have 1 to {INTERFACE_NAME_BYTES} bytes")
+        with netlink_batch() as netlink:
+            target = bridge_link(netlink, bridge)
+            tap = cls(name, _create(name, attempt))
+            try:
+                index = netlink.link("get", ifname=name)[0]["index"]
+                no_addresses = {"attrs": [("AF_INET6", {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", ADDR_GEN_MODE_NONE)]})]}
+                # A bridge takes on the lowest MAC and the lowest MTU of its ports: ours must be neither.
+                netlink.link(
+                    "set",
+                    index=index,
+                    address=_high_mac(name),
+                    mtu=target.get("mtu"),
+                    txqlen=queue_frames,
+                    af_spec=no_addresses,
+                )
+                # The host itself has nothing to say to the guest by this cable. Where IPv6 is not built in, or /proc is
+                # read-only, having no address suffices.
+                with suppress(OSError):
+                    Path(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6").write_text("1")
+                netlink.link("set", index=index, master=target["index"])
+                netlink.link("set", index=index, state="up")
+            except NetlinkError as error:
+                tap.close()
+                raise Refused(f"{attempt}: {os.strerror(error.code)}") from error
+            except BaseException:
+                tap.close()
+                raise
+        return tap
+
+    @classmethod
+    def from_process(cls, pid: int, name: str) -> Self:
+        """The tap `name` of the running QEMU `pid`, for an agent that has restarted.
+
+        Raises `Failed` when the process is gone or has no such tap open.
+        """
+        tap = cls(name, io.FileIO(copy_tap_descriptor(pid, name), "r+b"))
+        if tap._interface() != name:
+            tap.close()
+            raise Failed(f"cannot take over tap {name} of process {pid}: the process has closed it meanwhile")
+        return tap
+
+    def _interface(self) -> str | None:
+        try:
+            answer = fcntl.ioctl(self._device, TUNGETIFF, bytes(40))
+        except OSError:  # no tap at all
+            return None
+        return answer[:16].rstrip(b"\0").decode()
+
+    def fileno(self) -> int:
+        """The descriptor to pass to QEMU, which inherits a copy of it."""
+        return self._device.fileno()
+
+    def header_bytes(self) -> int:
+        """The length of the virtio header before each frame, now: it changes when the guest's driver negotiates."""
+        length: int = struct.unpack("i", fcntl.ioctl(self._device, TUNGETVNETHDRSZ, bytes(4)))[0]
+        return length
+
+    def inject(self, frame: bytes) -> None:
+        """Send `frame` (Ethernet, without header or checksum) to the bridge as if the guest had sent it.
+
+        Raises `Failed` when the kernel does not take it.
+        """
+        length = self.header_bytes()
+        while True:
+            try:
+                taken = self._device.write(bytes(length) + frame)
+            except OSError as error:
+                reason = "it is down" if error.errno == errno.EIO else error.strerror
+                raise Failed(f"cannot send a frame through tap {self.name}: {reason}") from error
+            if taken is None:
+                raise Failed(f"cannot send a frame through tap {self.name}: it takes none now")
+            before, length = length, self.header_bytes()
+            if length == before:
+                return
+            # QEMU has set another length between our question and our frame, which was then cut wrongly: once more.
+
+    def take_queued(self, limit: int = 2 * DEFAULT_QUEUE_FRAMES) -> list[bytes]:
+        """Take up to `limit` frames that wait for the guest, each with its virtio header in front. It never blocks.
+
+        Frames go to one reader each: only for a tap whose VM does not run.
+        """
+        frames: list[bytes] = []
+        while len(frames) < limit and (frame := self._device.read(LARGEST_READ_BYTES)) is not None:
+            frames.append(frame)
+        return frames
+
+    @property
+    def closed(self) -> bool:
+        """Whether the agent's descriptor is closed. QEMU's lives as long as QEMU."""
+        return self._device.closed
+
+    def close(self) -> None:
+        """Close the agent's descriptor; the tap vanishes when QEMU's is closed too.
+
+        The last one to close waits for the kernel to take the tap down, about 20 ms: close in a thread.
+        """
+        self._device.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+async def open_taps(wanted: Sequence[tuple[str, str]], *, queue_frames: int = DEFAULT_QUEUE_FRAMES) -> list[Tap]:
+    """Open a tap for each (name, bridge), in a thread: all or none. Raises as `Tap.open` does.
+
+    Cancelled, it leaves none behind.
+    """
+    opening = asyncio.get_running_loop().run_in_executor(None, _open_all, wanted, queue_frames)
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        opening.add_done_callback(_close_unwanted)
+        raise
+
+
+def _open_all(wanted: Sequence[tuple[str, str]], queue_frames: int) -> list[Tap]:
+    taps: list[Tap] = []
+    try:
+        for name, bridge in wanted:
+            taps.append(Tap.open(name, bridge, queue_frames=queue_frames))
+    except BaseException:
+        for tap in taps:
+            tap.close()
+        raise
+    return taps
+
+
+def _close_unwanted(opening: asyncio.Future[list[Tap]]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        for tap in opening.result():
+            tap.close()
+
+
+def _create(name: str, attempt: str) -> io.FileIO:
+    try:
+        # Not blocking, as QEMU sets it anyway: the descriptors share that flag.
+        device = io.FileIO("/dev/net/tun", "r+b", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK))
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
+            raise Refused(
+                f"{attempt}: this kernel has no /dev/net/tun",
+                "load it (modprobe tun), or in a container pass the device in",
+            ) from error
+        raise Refused(f"{attempt}: /dev/net/tun: {error.strerror}", "run the agent as root") from error
+    try:
+        fcntl.ioctl(
+            device, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_TUN_EXCL)
+        )
+    except OSError as error:
+        device.close()
+        if error.errno == errno.EPERM:
+            raise Refused(f"{attempt}: not permitted", "the agent needs root, or CAP_NET_ADMIN") from error
+        if error.errno == errno.EBUSY:
+            holders = " and ".join(f"process {pid} ({command})" for pid, command in tap_holders(name))
+            raise Refused(
+                f"{attempt}: a network device of that name exists" + (f", in use by {holders}" if holders else ""),
+                "does the VM run here already?" if holders else f"if nothing uses it: ip link delete {name}",
+            ) from error
+        raise Refused(f"{attempt}: {error.strerror}") from error
+    return device
+
+
+def _high_mac(name: str) -> str:
+    """A stable MAC for the tap itself, higher than any that a network card has, and no VM's."""
+    return "fe:" + blake2s(name.encode(), digest_size=5).digest().hex(":")

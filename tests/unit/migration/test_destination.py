@@ -1,0 +1,338 @@
+"""The destination's side of a move, as transcripts: what is told, what state follows, what is asked for."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from bascule.migration import commands as do
+from bascule.migration import destination, facts
+from bascule.migration.model import Decision, Mode, Move
+
+LIVE = Move("m1", "web", "uuid", "h1", "h2", epoch=2)
+QUICK = replace(LIVE, mode=Mode.QUICK)
+TAKE = facts.TakeAsked()
+TAKE_FILE = facts.TakeAsked("/shared/state")
+REFUSE = facts.RefuseAsked("cancelled by ann")
+BROKEN = facts.IncomingBroken("QEMU on h2 was ended by SIGKILL")
+WRITE_TAKEN, WRITE_REFUSED = do.Decide(Decision.TAKEN), do.Decide(Decision.REFUSED)
+TAKEN, REFUSED = facts.Decided(Decision.TAKEN), facts.Decided(Decision.REFUSED)
+LET_RUN = [do.RunVcpus(), do.AnnounceHere()]
+
+Told = facts.DestinationFact | tuple[float, facts.DestinationFact]
+
+
+class Transcript:
+    """A move as it comes in: `tell` gives it facts, with a time or at the time of the last one."""
+
+    def __init__(self, move: Move = LIVE) -> None:
+        self.now = 0.0
+        self.state, commands = destination.begin(move)
+        self.asked_for: list[do.DestinationCommand] = list(commands)
+
+    def tell(self, *told: Told) -> list[do.DestinationCommand]:
+        """Tell facts; return what is asked for because of them."""
+        asked_for: list[do.DestinationCommand] = []
+        for item in told:
+            self.now, fact = item if isinstance(item, tuple) else (self.now, item)
+            before = self.state
+            self.state, commands = destination.step(before, fact, self.now)
+            assert type(self.state) is type(before) or type(self.state) in destination.SUCCESSORS[type(before)]
+            asked_for += commands
+        self.asked_for += asked_for
+        return asked_for
+
+
+def after(*told: Told, move: Move = LIVE) -> Transcript:
+    transcript = Transcript(move)
+    transcript.tell(*told)
+    return transcript
+
+
+def receiving(move: Move = LIVE) -> Transcript:
+    return after(facts.IncomingReady("tcp:h2:49152"), move=move)
+
+
+def loaded() -> Transcript:
+    return after(facts.IncomingReady("tcp:h2:49152"), facts.IncomingLoaded())
+
+
+def taking() -> Transcript:
+    return after(facts.IncomingReady("tcp:h2:49152"), facts.IncomingLoaded(), TAKE)
+
+
+def starting() -> Transcript:
+    return after(facts.IncomingReady("tcp:h2:49152"), facts.IncomingLoaded(), TAKE, TAKEN)
+
+
+def refusing() -> Transcript:
+    return after(facts.IncomingReady("tcp:h2:49152"), REFUSE)
+
+
+def discarding() -> Transcript:
+    return after(facts.IncomingReady("tcp:h2:49152"), REFUSE, REFUSED)
+
+
+# --- moves that go well -----------------------------------------------------------------------------------------------
+
+
+def test_a_live_move_comes_in_step_by_step() -> None:
+    move = Transcript()
+    assert move.asked_for == [do.StartIncoming()]
+    assert move.tell(facts.IncomingReady("tcp:h2:49152")) == []
+    assert move.state == destination.Receiving(LIVE, "tcp:h2:49152", ask_source_s=3.0)
+    assert move.tell(facts.StopNotice()) == [do.AnnounceHere()]
+    assert move.tell(facts.IncomingLoaded()) == []
+    assert move.tell(TAKE) == [WRITE_TAKEN]
+    assert move.tell(TAKEN) == LET_RUN
+    assert move.tell(facts.GuestRunning()) == []
+    assert move.state == destination.Ran(LIVE)
+
+
+def test_the_source_s_word_may_be_quicker_than_our_own_qemu() -> None:
+    move = receiving()
+    assert move.tell(TAKE) == []
+    assert move.tell(facts.IncomingLoaded()) == [WRITE_TAKEN]
+
+
+def test_the_notice_of_the_stop_may_come_after_everything_is_loaded() -> None:
+    assert loaded().tell(facts.StopNotice()) == [do.AnnounceHere()]
+
+
+def test_a_quick_migration_comes_in_step_by_step() -> None:
+    move = receiving(QUICK)
+    assert move.tell(TAKE_FILE) == [do.LoadState("/shared/state")]
+    assert move.tell(TAKE_FILE) == []  # asked again while it is loading
+    assert move.tell((900.0, facts.Tick())) == []  # loading takes as long as it takes
+    assert move.tell(facts.IncomingLoaded()) == [WRITE_TAKEN]
+    assert move.tell(TAKEN, facts.GuestRunning()) == LET_RUN
+
+
+# --- nothing runs, and nothing is destroyed, before it may ------------------------------------------------------------
+
+
+def test_taken_is_written_only_with_both_the_state_and_the_word() -> None:
+    move = loaded()
+    move.tell(facts.StopNotice(), facts.Tick(), (9.0, facts.Tick()), facts.IncomingReady("tcp:h2:1"), TAKEN)
+    assert WRITE_TAKEN not in move.asked_for
+    move = receiving()
+    move.tell(TAKE, TAKE, facts.StopNotice(), (1.0, facts.Tick()), TAKEN)
+    assert WRITE_TAKEN not in move.asked_for
+
+
+def test_the_vcpus_run_only_after_taken_is_durable() -> None:
+    move = taking()
+    move.tell(TAKE, facts.Tick(), facts.GuestRunning(), (9.0, facts.Tick()))
+    assert do.RunVcpus() not in move.asked_for
+    move.tell(TAKEN)
+    assert do.RunVcpus() in move.asked_for
+
+
+def test_the_copy_is_destroyed_only_after_refused_is_durable() -> None:
+    move = refusing()
+    assert move.tell(REFUSE, BROKEN, TAKE, (9.0, facts.Tick())) == []
+    assert move.tell(REFUSED) == [do.DestroyIncoming()]
+
+
+def test_a_silent_source_changes_nothing_however_long_it_is_silent() -> None:
+    for move in (receiving(), loaded(), receiving(QUICK)):
+        before = type(move.state)
+        asked_for = move.tell(*((float(second), facts.Tick()) for second in range(1, 3600)))
+        assert type(move.state) is before
+        assert set(asked_for) == {do.AskSource()}
+        assert 3600 / 4 <= len(asked_for) <= 3600 / 3
+
+
+def test_the_source_is_not_asked_again_at_once() -> None:
+    move = receiving()
+    assert move.tell((2.9, facts.Tick())) == []
+    assert move.tell((3.0, facts.Tick()), (3.1, facts.Tick())) == [do.AskSource()]
+    assert move.tell((6.1, facts.Tick())) == [do.AskSource()]
+
+
+# --- refusals ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("start", [Transcript, receiving, loaded])
+@pytest.mark.parametrize("why", [REFUSE, BROKEN])
+def test_before_the_decision_a_wish_or_a_breakdown_refuses(
+    start: Callable[[], Transcript], why: facts.RefuseAsked | facts.IncomingBroken
+) -> None:
+    move = start()
+    assert move.tell(why) == [WRITE_REFUSED]
+    assert move.tell(REFUSED) == [do.DestroyIncoming()]
+    assert move.tell(facts.IncomingDestroyed()) == []
+    assert move.state == destination.Discarded(LIVE, why.reason)
+
+
+def test_a_word_before_anything_could_be_sent_is_refused() -> None:
+    assert Transcript().tell(TAKE) == [WRITE_REFUSED]
+
+
+def test_a_word_without_a_saved_state_to_load_is_refused() -> None:
+    move = receiving(QUICK)
+    assert move.tell(TAKE) == [WRITE_REFUSED]
+    assert move.tell(REFUSED) == [do.DestroyIncoming()]
+
+
+def test_a_state_that_never_arrives_is_refused_though_the_word_was_given() -> None:
+    move = receiving()
+    move.tell((10.0, TAKE))
+    assert move.tell((15.0, facts.Tick()), TAKE) == []
+    assert move.tell((15.1, facts.Tick())) == [WRITE_REFUSED]
+    move.tell(facts.IncomingLoaded())  # in the very last moment: too late, `refused` is being written
+    assert move.tell(REFUSED) == [do.DestroyIncoming()]
+
+
+def test_a_state_that_cannot_be_loaded_is_refused() -> None:
+    move = receiving(QUICK)
+    move.tell(TAKE_FILE)
+    assert move.tell(facts.IncomingBroken("the saved state is damaged")) == [WRITE_REFUSED]
+
+
+# --- the register has the last word -----------------------------------------------------------------------------------
+
+
+def test_a_register_that_held_refused_is_obeyed() -> None:
+    move = taking()
+    assert move.tell(REFUSED) == [do.DestroyIncoming()]
+    assert move.state == destination.Discarding(LIVE, "the register already held `refused`")
+
+
+def test_a_register_that_held_taken_is_obeyed() -> None:
+    move = refusing()
+    assert move.tell(TAKEN) == LET_RUN
+    assert isinstance(move.state, destination.Starting)
+
+
+@pytest.mark.parametrize(("start", "written"), [(taking, WRITE_TAKEN), (refusing, WRITE_REFUSED)])
+def test_a_register_that_cannot_be_written_is_written_later(
+    start: Callable[[], Transcript], written: do.Decide
+) -> None:
+    move = start()
+    for second in range(10, 20):
+        assert move.tell((float(second), facts.JournalFailed("disk full")), (second + 0.4, facts.Tick())) == []
+        assert move.tell((second + 0.6, facts.Tick()), (second + 0.7, facts.Tick())) == [written]
+    move.tell(facts.Decided(written.decision))
+    assert isinstance(move.state, destination.Starting | destination.Discarding)
+
+
+@pytest.mark.parametrize("why", [REFUSE, BROKEN])
+def test_while_taken_cannot_be_written_it_may_still_be_refused(why: facts.DestinationFact) -> None:
+    move = taking()
+    assert move.tell(why) == []  # the write is under way
+    assert move.tell((1.0, facts.JournalFailed("disk full")), why) == [WRITE_REFUSED]
+    assert move.tell(TAKEN) == LET_RUN  # but the first write was made after all
+
+
+# --- after the decision -----------------------------------------------------------------------------------------------
+
+
+def test_a_vm_that_does_not_run_at_once_is_let_run_again_ever_more_patiently() -> None:
+    move = starting()
+    now, waits = 10.0, []
+    for _ in range(8):
+        move.tell((now, facts.RunFailed("Failed to get a lock")))
+        began = now
+        while not move.tell((now, facts.Tick())):
+            now += 0.25
+        waits.append(now - began)
+    assert waits == [0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0, 8.0]
+    assert isinstance(move.state, destination.Starting)
+    assert move.state.failure == "Failed to get a lock"
+    assert move.tell(facts.GuestRunning()) == [do.AnnounceHere()]  # not with each attempt: it may be elsewhere by then
+    assert move.state == destination.Ran(LIVE)
+
+
+def test_nothing_that_happens_after_taken_gives_the_vm_back() -> None:
+    move = starting()
+    assert move.tell(REFUSE, BROKEN, TAKE, REFUSED, facts.IncomingDestroyed()) == []
+    assert isinstance(move.state, destination.Starting)
+
+
+def test_a_copy_that_cannot_be_removed_is_removed_later() -> None:
+    move = discarding()
+    assert move.tell((10.0, facts.DestroyFailed("it hangs")), (11.9, facts.Tick())) == []
+    assert move.tell((12.1, facts.Tick()), (12.2, facts.Tick())) == [do.DestroyIncoming()]
+    move.tell(facts.IncomingDestroyed())
+    assert move.state == destination.Discarded(LIVE, "cancelled by ann")
+
+
+# --- late and repeated facts ------------------------------------------------------------------------------------------
+
+EVERY_FACT: tuple[facts.DestinationFact, ...] = (
+    facts.Tick(),
+    facts.IncomingReady("tcp:late:1"),
+    BROKEN,
+    facts.IncomingLoaded(),
+    facts.StopNotice(),
+    TAKE,
+    TAKE_FILE,
+    REFUSE,
+    TAKEN,
+    REFUSED,
+    facts.IncomingDestroyed(),
+    facts.DestroyFailed("late"),
+    facts.GuestRunning(),
+    facts.RunFailed("late"),
+    facts.JournalFailed("late"),
+)
+UNDECIDED = (facts.IncomingBroken, facts.TakeAsked, facts.RefuseAsked)
+# What means something in a state. Everything else is late or repeated, and has to leave it as it is.
+MEANT = {
+    destination.Preparing: (facts.IncomingReady, *UNDECIDED),
+    destination.Receiving: (facts.IncomingLoaded, facts.StopNotice, *UNDECIDED),
+    destination.Loaded: (facts.StopNotice, *UNDECIDED),
+    destination.Taking: (facts.Decided, facts.JournalFailed),
+    destination.Refusing: (facts.Decided, facts.JournalFailed),
+    destination.Starting: (facts.GuestRunning, facts.RunFailed),
+    destination.Ran: (),
+    destination.Discarding: (facts.IncomingDestroyed, facts.DestroyFailed),
+    destination.Discarded: (),
+}
+ONE_OF_EACH = (
+    Transcript(),
+    receiving(),
+    loaded(),
+    taking(),
+    refusing(),
+    starting(),
+    after(facts.IncomingReady("tcp:h2:49152"), facts.IncomingLoaded(), TAKE, TAKEN, facts.GuestRunning()),
+    discarding(),
+    after(facts.IncomingReady("tcp:h2:49152"), REFUSE, REFUSED, facts.IncomingDestroyed()),
+)
+
+
+def test_the_samples_are_one_of_each_state_and_of_each_fact() -> None:
+    assert {type(transcript.state) for transcript in ONE_OF_EACH} == set(destination.State.__args__)
+    assert {type(fact) for fact in EVERY_FACT} == set(facts.DestinationFact.__args__)
+
+
+@pytest.mark.parametrize("transcript", ONE_OF_EACH, ids=lambda t: type(t.state).__name__)
+def test_late_facts_change_nothing(transcript: Transcript) -> None:
+    for fact in EVERY_FACT:
+        if not isinstance(fact, MEANT[type(transcript.state)]):
+            assert destination.step(transcript.state, fact, transcript.now) == (transcript.state, ()), fact
+
+
+def test_a_late_take_after_refused_and_a_late_refuse_after_taken_change_nothing() -> None:
+    assert discarding().tell(TAKE, TAKE_FILE, facts.IncomingLoaded()) == []
+    assert starting().tell(REFUSE, facts.StopNotice()) == []
+
+
+@pytest.mark.parametrize(
+    ("move", "told"),
+    [
+        (LIVE, (facts.IncomingReady("tcp:h2:1"), facts.IncomingLoaded(), TAKE, TAKEN, facts.GuestRunning())),
+        (LIVE, (facts.IncomingReady("tcp:h2:1"), TAKE, facts.IncomingLoaded(), TAKEN, facts.GuestRunning())),
+        (QUICK, (facts.IncomingReady(""), TAKE_FILE, facts.IncomingLoaded(), TAKEN, facts.GuestRunning())),
+        (LIVE, (facts.IncomingReady("tcp:h2:1"), REFUSE, REFUSED, facts.IncomingDestroyed())),
+        (LIVE, (BROKEN, REFUSED, facts.IncomingDestroyed())),
+    ],
+)
+def test_facts_told_twice_do_nothing_twice(move: Move, told: tuple[facts.DestinationFact, ...]) -> None:
+    once, twice = after(*told, move=move), Transcript(move)
+    twice.tell(*(fact for fact in told for _ in range(2)))
+    assert isinstance(once.state, destination.Ran | destination.Discarded)
+    assert twice.state == once.state
+    assert twice.asked_for == once.asked_for
