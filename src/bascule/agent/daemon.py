@@ -19,6 +19,7 @@ import structlog
 
 from bascule import __version__
 from bascule.agent.catalogue import Catalogue
+from bascule.agent.claims import Claims
 from bascule.agent.config import AgentConfig, load
 from bascule.agent.host import Host
 from bascule.agent.machines import Machines
@@ -26,6 +27,7 @@ from bascule.agent.moves import Moves
 from bascule.agent.operator_api import make_operator_api
 from bascule.agent.peer_api import make_peer_api
 from bascule.agent.preflight import Preflight
+from bascule.agent.reconcile import reconcile
 from bascule.agent.server import Server, make_server, tcp_socket, unix_socket
 
 
@@ -51,12 +53,14 @@ async def _serve(config: AgentConfig, insecure_listen: str | None) -> None:
         host.machines = Machines(host)
         host.preflight = Preflight(host)
         host.moves = Moves(host)
+        host.claims = Claims(host)
         await host.machines.adopt_all()
         known = {vm.machine.record.directory for vm in host.machines.all()}
-        known |= await host.moves.recover()
+        known |= await reconcile(host)
         # A QEMU that does not answer just now could not be adopted, but it is not half made: it may run.
         known |= {str(vm.process["directory"]) for vm in await host.journal.vms() if vm.process is not None}
         await host.machines.sweep(known)
+        host.claims.open()
         servers: list[tuple[Server, Any]] = [(make_server(make_operator_api(host, Catalogue(host))), operators)]
         if peers is not None:
             servers.append((make_server(make_peer_api(host)), peers))
@@ -77,7 +81,8 @@ async def _serve(config: AgentConfig, insecure_listen: str | None) -> None:
             for server, _ in servers:
                 server.should_exit = True
     finally:
-        if hasattr(host, "moves"):
+        if hasattr(host, "claims"):
+            await host.claims.close()
             await host.moves.close()
             await host.machines.close()
         await host.close()

@@ -21,13 +21,15 @@ from bascule.agent.host import Host
 from bascule.agent.machines import RunningVm
 from bascule.agent.peers import NoAnswerError
 from bascule.agent.quick import load_state
-from bascule.errors import BasculeError, Failed
+from bascule.errors import BasculeError, Failed, Refused
 from bascule.journal.records import FactRecord, MoveRecord, VmRecord
+from bascule.journal.register import JournalRegister
 from bascule.migration import commands as do
 from bascule.migration import destination, facts
 from bascule.migration.model import Decision, Mode
+from bascule.migration.register import Ballot
 from bascule.qemu.migration_control import MigrationControl, MigrationParameters, tcp_uri
-from bascule.qemu.qmp import QmpEvent
+from bascule.qemu.qmp import QmpError, QmpEvent
 
 TICK_S = 0.25
 AGAIN_S = 1.0
@@ -54,6 +56,7 @@ class DestinationMove:
         self._unsubscribe: Callable[[], None] = lambda: None
         self._times: dict[str, int | None] = {"asked": None, "loaded": None, "decided": None, "resumed": None}
         self._resumed = asyncio.Event()
+        self._overruled = False
         self._log = structlog.get_logger().bind(move=self.move.id, vm=self.move.vm)
 
     # --- the life of the move ----------------------------------------------------------------------------------------
@@ -68,10 +71,12 @@ class DestinationMove:
                 tick = tasks.create_task(self._tick(), name=f"tick of {self.move.id}")
                 state, commands = first if first is not None else destination.begin(self.move)
                 self._enter(state, commands)
+                if incoming is not None:
+                    self._look_again()  # it may have loaded since it was asked
                 await self.ended.wait()
                 tick.cancel()
         finally:
-            self._unsubscribe()  # the VM may move on, and its QEMU's events are not ours any more
+            self._let_go()
             await self._host.journal.flush_facts()
 
     def deliver(self, fact: facts.DestinationFact) -> None:
@@ -133,37 +138,49 @@ class DestinationMove:
         """The source says that the VM stands still."""
         self.deliver(facts.StopNotice())
 
-    async def take(self, state_file: str | None) -> dict[str, Any]:
+    async def take(self, state_file: str | None, *, last_copy: bool) -> dict[str, Any]:
         """The source gives its word. Return the decision, once there is one, and whether the VM runs here."""
         if self._times["asked"] is None:
             self._times["asked"] = wall_us()
-        self.deliver(facts.TakeAsked(state_file))
-        return await self._answer(None if state_file else ANSWER_WITHIN_S)
+        self.deliver(facts.TakeAsked(state_file, last_copy))
+        return await self._answer()
 
     async def refuse(self, reason: str) -> dict[str, Any]:
         """The source wants the decision `refused`. Return the decision that was made."""
         self.deliver(facts.RefuseAsked(reason))
-        return await self._answer(ANSWER_WITHIN_S)
+        return await self._answer()
 
-    async def _answer(self, within_s: float | None) -> dict[str, Any]:
+    async def _answer(self) -> dict[str, Any]:
+        """Wait for what can be said for good, but not longer than whoever asks does."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(within_s), self._changed:
+            async with asyncio.timeout(ANSWER_WITHIN_S), self._changed:
                 await self._changed.wait_for(lambda: isinstance(self.state, SETTLED))
         return self.view()
 
     def view(self) -> dict[str, Any]:
         """Return what this side can say of the decision."""
-        running = isinstance(self.state, destination.Ran)
         decision: Decision | None = None
-        reason = f"{self.move.destination} is {type(self.state).__name__.lower()}"
-        if running or isinstance(self.state, destination.Starting):
-            decision, reason = Decision.TAKEN, ""
-        elif isinstance(self.state, destination.Discarding | destination.Discarded):
-            decision, reason = Decision.REFUSED, self.state.reason
-        if isinstance(self.state, destination.Starting):
-            reason = self.state.failure
-        value = decision.value if decision else None
-        return {"decision": value, "running": running, "reason": reason, "times_us": dict(self._times)}
+        given_back, reason = False, f"{self.move.destination} is {type(self.state).__name__.lower()}"
+        match self.state:
+            case destination.Ran():
+                decision, reason = Decision.TAKEN, ""
+            case destination.Starting(failure=failure):
+                decision, reason = Decision.TAKEN, failure
+            case destination.Returning(reason=why):
+                decision, reason = Decision.TAKEN, f"it is going to give the VM back: {why}"
+            case destination.Discarding(reason=reason) | destination.Discarded(reason=reason):
+                given_back = self.state.given_back
+                decision = Decision.TAKEN if given_back else Decision.REFUSED
+            case destination.Receiving(word_s=float()) if self.move.mode is Mode.QUICK or self.state.last_copy:
+                reason = f"{self.move.destination} is loading the VM's state"
+        return {
+            "decision": decision.value if decision else None,
+            "running": isinstance(self.state, destination.Ran),
+            "given_back": given_back,
+            "loading": isinstance(self.state, destination.Receiving) and self.move.mode is Mode.QUICK,
+            "reason": reason,
+            "times_us": dict(self._times),
+        }
 
     # --- what QEMU says ----------------------------------------------------------------------------------------------
 
@@ -171,7 +188,27 @@ class DestinationMove:
         self._incoming = incoming
         self._control = MigrationControl(incoming.machine, self._host.features)
         self._unsubscribe = incoming.machine.subscribe(self._on_qemu_event)
+        incoming.on_back.append(self._look_again)
         self._spawn(self._watch_process(incoming), "watch destination")
+
+    def _let_go(self) -> None:
+        self._unsubscribe()  # the VM may move on, and its QEMU's events are not ours any more
+        if self._incoming is not None and self._look_again in self._incoming.on_back:
+            self._incoming.on_back.remove(self._look_again)
+
+    def _look_again(self) -> None:
+        """Nobody listened to QEMU for a while: learn what was missed."""
+        if isinstance(self.state, destination.Receiving):
+            self._spawn(self._learn_what_was_missed(), "look again")
+
+    async def _learn_what_was_missed(self) -> None:
+        if self._control is None:
+            return
+        stats = await self._control.query()
+        if stats.status == "completed":
+            self.deliver(facts.IncomingLoaded())
+        elif stats.status == "failed":
+            self.deliver(facts.IncomingBroken(f"QEMU on {self.move.destination} could not load the state"))
 
     def _on_qemu_event(self, event: QmpEvent) -> None:
         if event.name == "RESUME":
@@ -193,7 +230,9 @@ class DestinationMove:
         if exited.done() and not self.ended.is_set():
             said = incoming.machine.process.stderr_tail()
             reason = f"QEMU on {self.move.destination} {exited.result()}" + (f": {said}" if said else "")
-            self.deliver(facts.IncomingBroken(reason))
+            decided = isinstance(self.state, destination.Starting)
+            never_ran = decided and self._never_ran()
+            self.deliver(facts.NeverRan(reason) if never_ran else facts.IncomingBroken(reason))
         exited.cancel()
 
     # --- what the engine asks for ------------------------------------------------------------------------------------
@@ -203,22 +242,22 @@ class DestinationMove:
             await self._do(command)
         except (BasculeError, NoAnswerError, OSError) as error:
             self._log.warning("command failed", command=type(command).__name__, error=str(error))
-            self._tell_failure(command, str(error))
+            self._tell_failure(command, str(error), said_no=isinstance(error, QmpError | Refused))
         except Exception as error:  # a request that makes no sense, or a fault of ours: the engine has to know
             self._log.exception("command failed", command=type(command).__name__)
             self._tell_failure(command, f"{type(error).__name__}: {error}")
 
-    def _tell_failure(self, command: do.DestinationCommand, why: str) -> None:
-        """A command that failed is a fact too."""
+    def _tell_failure(self, command: do.DestinationCommand, why: str, *, said_no: bool = False) -> None:
+        """A command that failed is a fact too. `said_no`: QEMU or the gate itself said that it was not done."""
         match command:
             case do.StartIncoming() | do.LoadState():
                 self.deliver(facts.IncomingBroken(why))
-            case do.Decide():
+            case do.Decide() | do.JournalOverride() | do.GiveBack():
                 self.deliver(facts.JournalFailed(why))
             case do.DestroyIncoming():
                 self.deliver(facts.DestroyFailed(why))
             case do.RunVcpus():
-                self.deliver(facts.RunFailed(why))
+                self.deliver(facts.RunFailed(why, never_ran=said_no and self._never_ran()))
             case _:
                 pass  # nothing waits for it
 
@@ -231,18 +270,22 @@ class DestinationMove:
                 if self._control is not None:
                     await load_state(move, state_file, self._control)
             case do.Decide(decision=decision):
-                held = await host.journal.decide(move.vm_uuid, move.epoch, decision, move.id, self._taken_record())
-                self._times["decided"] = wall_us()
-                if held is Decision.TAKEN and self._incoming is not None:
-                    host.machines.take_over(self._incoming)
-                self.deliver(facts.Decided(held))
+                register = JournalRegister(host.journal, self._taken_record(move.epoch))
+                self._decided(await register.decide(Ballot.of(move), decision))
+            case do.JournalOverride():
+                taken = self._taken_record(move.epoch + 1)
+                self._overruled = True
+                held = await host.claims.override(move, self.record.peer, against=move.source, taken=taken)
+                self._decided(held)
+            case do.GiveBack():
+                await self._give_back()
             case do.AskSource():
                 await self._ask_source()
             case do.DestroyIncoming():
                 if self._launching is not None:
                     await asyncio.wait([self._launching])  # else it could be there after its end
                 if self._incoming is not None:
-                    await host.machines.destroy_incoming(self._incoming)
+                    await host.machines.destroy(self._incoming)
                 self.deliver(facts.IncomingDestroyed())
             case do.RunVcpus():
                 await self._let_run()
@@ -255,8 +298,29 @@ class DestinationMove:
             case _:
                 assert_never(command)
 
+    def _decided(self, held: Decision) -> None:
+        self._times["decided"] = wall_us()
+        if held is Decision.TAKEN and self._incoming is not None:
+            self._host.machines.take_over(self._incoming)
+        self.deliver(facts.Decided(held))
+
+    def _never_ran(self) -> bool:
+        """Whether it is certain that no vCPU has run here. What an operator gave to this host is not given back."""
+        return not self._overruled and not self._host.run_marks.may_have_run(self.move.vm_uuid)
+
+    async def _give_back(self) -> None:
+        """Give the VM back, unless an operator has started it here meanwhile: then it has run."""
+        host, move = self._host, self.move
+        async with host.machines.changing(move.vm_uuid):
+            if host.run_marks.may_have_run(move.vm_uuid):
+                self.deliver(facts.GuestRunning())
+                return
+            await host.journal.give_back(move)
+        self.deliver(facts.GivenBack())
+
     async def _start_incoming(self) -> None:
         record = self.record
+        self._host.run_marks.forget(self.move.vm_uuid)
         incoming = await self._host.machines.start_incoming(
             record.definition or {}, "kvm" if record.accelerator == "kvm" else "tcg"
         )
@@ -270,7 +334,7 @@ class DestinationMove:
             address = tcp_uri(self._host.reachable_address, port)
         self.deliver(facts.IncomingReady(address))
 
-    def _taken_record(self) -> VmRecord:
+    def _taken_record(self, epoch: int) -> VmRecord:
         """What the journal holds of the VM once it is taken."""
         incoming = self._incoming
         definition = self.record.definition or {}
@@ -280,7 +344,7 @@ class DestinationMove:
             definition=definition,
             owner=self.move.destination,
             here=True,
-            epoch=self.move.epoch,
+            epoch=epoch,
             process=incoming.machine.record.to_dict() if incoming else None,
             accelerator=incoming.accelerator if incoming else None,
             wanted="running",
@@ -292,7 +356,7 @@ class DestinationMove:
             raise Failed(f"QEMU of vm {self.move.vm} has ended; start it again: bascule vm start {self.move.vm}")
         machine = vm.machine
         if await machine.status() != "running":
-            await gate.let_run(self._host.journal, self.move.destination, self.move.vm_uuid, machine)
+            await gate.let_run(self._host, self.move.vm_uuid, machine)
         with suppress(TimeoutError):  # the time for the report only: QEMU has said that the vCPUs run
             async with asyncio.timeout(1):
                 await self._resumed.wait()
@@ -311,14 +375,15 @@ class DestinationMove:
     async def _conclude(self) -> None:
         ran = isinstance(self.state, destination.Ran)
         reason = "" if ran else getattr(self.state, "reason", "")
-        outcome = "completed" if ran else "refused"
+        given_back = isinstance(self.state, destination.Discarded) and self.state.given_back
+        outcome = "completed" if ran else "failed" if given_back else "refused"
         while True:
             try:
-                await self._host.journal.end_move(self.move.id, "destination", outcome, reason, None)
+                await self._host.journal.end_incoming(self.move, outcome, reason)
                 break
             except BasculeError as error:
                 self._log.error("the end of the move cannot be written", outcome=outcome, error=str(error))
                 await asyncio.sleep(AGAIN_S)
         self._log.info("incoming move ended", outcome=outcome, reason=reason)
-        self._unsubscribe()
+        self._let_go()
         self.ended.set()

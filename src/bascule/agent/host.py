@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from bascule import __version__
 from bascule.agent.config import AgentConfig
 from bascule.agent.peers import Peers
+from bascule.agent.run_marks import RunMarks
 from bascule.errors import Refused
 from bascule.journal.journal import Journal
 from bascule.qemu.accelerator import AcceleratorChoice, ProofSettings, resolve
@@ -19,6 +20,7 @@ from bascule.qemu.qmp_schema import Features
 from bascule.qemu.user import QemuUser, find_user
 
 if TYPE_CHECKING:
+    from bascule.agent.claims import Claims
     from bascule.agent.machines import Machines
     from bascule.agent.moves import Moves
     from bascule.agent.preflight import Preflight
@@ -27,8 +29,9 @@ Accel = Literal["auto", "kvm", "tcg"]
 
 
 class Host:
-    """This host, as its agent sees it. The daemon, which puts it together, sets `machines`, `preflight` and `moves`."""
+    """This host, as its agent sees it. The daemon, which puts it together, sets what is declared here."""
 
+    claims: Claims
     machines: Machines
     preflight: Preflight
     moves: Moves
@@ -39,6 +42,7 @@ class Host:
         self.peers = Peers()
         self.user: QemuUser = find_user(config.qemu_user)
         self.vm_directory = config.runtime_directory / "vms"
+        self.run_marks = RunMarks(config.runtime_directory / "ran")
         self.probe = CapabilityProbe(
             config.qemu_binary,
             user=self.user,
@@ -57,6 +61,7 @@ class Host:
         make_directory(self.config.cache_directory, 0o755)
         make_directory(self.config.runtime_directory, 0o711)  # QEMU's user has to pass through to its own folder
         make_directory(self.vm_directory, 0o711)
+        self.run_marks.open()
         await self.journal.open()
         await self.peers.open()
         self._features = (await self.probe.capabilities("tcg")).features

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -40,8 +41,10 @@ class RunningVm:
     machine: QemuMachine
     taps: list[Tap] = field(default_factory=list)
     watch: asyncio.Task[None] | None = None
+    keeping: asyncio.Task[None] | None = None
     announcing: asyncio.Task[None] | None = None
     busy: str | None = None  # the id of the move that it takes part in
+    on_back: list[Callable[[], None]] = field(default_factory=list)  # told when a lost session to QEMU stands again
 
     @property
     def uuid(self) -> str:
@@ -84,6 +87,24 @@ class RunningVm:
             self.announcing.cancel()
             self.announcing = None
 
+    def keep_session(self) -> None:
+        """Hold the session to QEMU open from now on, until `let_go`."""
+
+        def back() -> None:
+            structlog.get_logger().info("QEMU answers again", vm=self.definition.name, pid=self.machine.record.pid)
+            for tell in tuple(self.on_back):
+                tell()
+
+        work = self.machine.keep_session(back)
+        self.keeping = asyncio.create_task(work, name=f"session of {self.definition.name}")  # noqa: TID251 - owned by this VM: `let_go` ends it
+
+    def let_go(self) -> None:
+        """Announce no more, and leave the session as it is."""
+        self.silence()
+        if self.keeping is not None:
+            self.keeping.cancel()
+            self.keeping = None
+
 
 class Machines:
     """All VMs with a process on this host, by UUID."""
@@ -91,9 +112,8 @@ class Machines:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._running: dict[str, RunningVm] = {}
-        self._starting: set[str] = set()
+        self._changing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._log = structlog.get_logger()
-        self.on_exit: Callable[[RunningVm], None] = lambda _vm: None
 
     def get(self, uuid: str) -> RunningVm | None:
         """Return the VM if it has a process here that belongs to this host."""
@@ -108,33 +128,40 @@ class Machines:
     async def start(self, record: VmRecord, *, paused: bool = False) -> RunningVm:
         """Start a stopped VM of this host."""
         attempted = f"start vm {record.name}"
-        if record.uuid in self._running or record.uuid in self._starting:
+        changing = self.changing(record.uuid)
+        if record.uuid in self._running or changing.locked():
             raise Refused(f"cannot {attempted}: it has a QEMU process already", f"bascule vm show {record.name}")
-        self._starting.add(record.uuid)
         try:
-            definition = from_dict(record.definition)
-            accelerator = (await self._host.accelerator(definition.accel)).name
-            vm = await self._launch(definition, accelerator, incoming=False)
-            try:
-                process = vm.machine.record.to_dict()
-                await self._host.journal.set_process(record.uuid, process, accelerator, "running")
-                if not paused:
-                    await gate.let_run(self._host.journal, self._host.name, record.uuid, vm.machine)
-            except BaseException:
-                await self._end(vm)
-                await self._host.journal.set_process(record.uuid, None, None, "stopped")
-                raise
-            self._hold(vm)
+            async with changing:
+                vm = await self._start(record, paused=paused)
         except BasculeError as error:
             raise _explained(attempted, error) from error
-        finally:
-            self._starting.discard(record.uuid)
         if not paused:
             try:
                 await vm.announce()
             except BasculeError as error:  # it runs all the same
                 self._log.warning("VM cannot be announced", vm=record.name, why=str(error))
         return vm
+
+    async def _start(self, record: VmRecord, *, paused: bool) -> RunningVm:
+        definition = from_dict(record.definition)
+        accelerator = (await self._host.accelerator(definition.accel)).name
+        vm = await self._launch(definition, accelerator, incoming=False)
+        try:
+            process = vm.machine.record.to_dict()
+            await self._host.journal.set_process(record.uuid, process, accelerator, "running")
+            if not paused:
+                await gate.let_run(self._host, record.uuid, vm.machine)
+        except BaseException:
+            await self._end(vm)
+            await self._host.journal.set_process(record.uuid, None, None, "stopped")
+            raise
+        self._hold(vm)
+        return vm
+
+    def changing(self, uuid: str) -> asyncio.Lock:
+        """Return the lock that is held while a VM is started here, or is given away without having run."""
+        return self._changing.setdefault(uuid, asyncio.Lock())
 
     async def stop(self, vm: RunningVm, *, force: bool, timeout_s: float) -> None:
         """Shut the guest down, or end its QEMU at once with `force`."""
@@ -143,10 +170,11 @@ class Machines:
             await asyncio.wait([vm.watch])
 
     async def destroy(self, vm: RunningVm) -> None:
-        """End this copy, which runs elsewhere now. The journal has been told who owns the VM."""
+        """End this copy, which was refused or runs elsewhere. The journal has been told who owns the VM."""
         if vm.watch is not None:
             vm.watch.cancel()
-        self._running.pop(vm.uuid, None)
+        if self._running.get(vm.uuid) is vm:
+            del self._running[vm.uuid]
         await self._end(vm)
 
     async def _launch(self, definition: Definition, accelerator: Accelerator, *, incoming: bool) -> RunningVm:
@@ -169,7 +197,9 @@ class Machines:
             for tap in taps:
                 tap.close()
             raise
-        return RunningVm(definition, accelerator, machine, taps)
+        vm = RunningVm(definition, accelerator, machine, taps)
+        vm.keep_session()
+        return vm
 
     def _hold(self, vm: RunningVm) -> None:
         self._running[vm.uuid] = vm
@@ -180,8 +210,8 @@ class Machines:
         status = await vm.machine.exited()
         said = vm.machine.process.stderr_tail()
         self._log.info("QEMU ended", vm=vm.definition.name, status=str(status), said=said)
-        self._running.pop(vm.uuid, None)
-        self.on_exit(vm)
+        if self._running.get(vm.uuid) is vm:
+            del self._running[vm.uuid]
         try:
             await self._host.journal.set_process(vm.uuid, None, None, "stopped")
         except BasculeError as error:  # the next agent will find that the process is gone
@@ -189,7 +219,7 @@ class Machines:
         await self._end(vm)
 
     async def _end(self, vm: RunningVm) -> None:
-        vm.silence()
+        vm.let_go()
         try:
             await vm.machine.quit()
             await vm.machine.discard()
@@ -208,10 +238,6 @@ class Machines:
         if vm.uuid not in self._running:
             self._hold(vm)
 
-    async def destroy_incoming(self, vm: RunningVm) -> None:
-        """End an incoming QEMU that was refused."""
-        await self._end(vm)
-
     # --- after a restart ---------------------------------------------------------------------------------------------
 
     async def adopt_all(self) -> None:
@@ -225,11 +251,12 @@ class Machines:
                 self._log.info("VM has ended while the agent was away", vm=record.name, why=str(error))
                 await self._host.journal.set_process(record.uuid, None, None, "stopped")
                 await asyncio.to_thread(shutil.rmtree, record.process["directory"], ignore_errors=True)
-            except BasculeError as error:
-                self._log.error("VM cannot be adopted; its QEMU is left as it is", vm=record.name, why=str(error))
-            else:
-                self._hold(vm)
+                continue
+            self._hold(vm)
+            if vm.machine.connected:
                 self._log.info("VM adopted", vm=record.name, pid=vm.machine.record.pid)
+            else:
+                self._log.error("VM adopted; its QEMU does not answer", vm=record.name, pid=vm.machine.record.pid)
 
     async def adopt(
         self, definition: Mapping[str, Any], process: Mapping[str, Any], accelerator: Accelerator
@@ -238,6 +265,7 @@ class Machines:
         record = ProcessRecord.from_dict(process)
         machine = await QemuMachine.adopt(record)
         vm = RunningVm(from_dict(definition), accelerator, machine)
+        vm.keep_session()
         for number, _nic in enumerate(vm.definition.nics):
             name = tap_name(vm.uuid, number)
             try:
@@ -262,7 +290,7 @@ class Machines:
     async def close(self) -> None:
         """Let go of all VMs, which run on."""
         for vm in self.all():
-            vm.silence()
+            vm.let_go()
             if vm.watch is not None:
                 vm.watch.cancel()
             await vm.machine.close()

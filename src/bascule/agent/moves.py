@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,18 +12,17 @@ import structlog
 from bascule.agent.destination_move import DestinationMove
 from bascule.agent.host import Host, resident_bytes
 from bascule.agent.http_errors import NotFound
+from bascule.agent.late_answers import answer_from_journal, ballot_of
 from bascule.agent.machines import RunningVm
-from bascule.agent.settling import bare_report, remove_what_was_saved, settle_without_process
 from bascule.agent.source_move import SourceMove, phase_name
 from bascule.agent.tasks import TaskKeeper
-from bascule.errors import BasculeError, Failed, Finding, Refused
-from bascule.journal.records import MoveRecord, VmRecord, move_from_dict
+from bascule.errors import Failed, Finding, Refused
+from bascule.journal.records import Claim, MoveRecord, move_from_dict
+from bascule.migration import destination, facts, source
 from bascule.migration.forecast import Experience, Forecast, learn, predict
-from bascule.migration.model import Decision, Goals, Mode, Move
-from bascule.migration.recovery import Copy, resume_destination, resume_source, source_copy
+from bascule.migration.model import Goals, Mode, Move
+from bascule.migration.register import Ballot
 from bascule.migration.story import Story
-from bascule.qemu.migration_control import MigrationControl
-from bascule.qemu.process import QemuExited
 
 LEARNED_FROM = 40
 
@@ -108,7 +106,7 @@ class Moves:
             raise Refused.from_findings(f"move vm {name} to host {destination}", findings)
         return outgoing
 
-    def _run_outgoing(self, outgoing: SourceMove, first: Any = None) -> None:
+    def _run_outgoing(self, outgoing: SourceMove, first: source.Step | None = None) -> None:
         self._outgoing[outgoing.move.id] = outgoing
         outgoing.vm.busy = outgoing.move.id
 
@@ -210,7 +208,9 @@ class Moves:
             self._run_incoming(incoming)
         return await incoming.prepared()
 
-    def _run_incoming(self, incoming: DestinationMove, first: Any = None, vm: RunningVm | None = None) -> None:
+    def _run_incoming(
+        self, incoming: DestinationMove, first: destination.Step | None = None, vm: RunningVm | None = None
+    ) -> None:
         self._incoming[incoming.move.id] = incoming
 
         async def run() -> None:
@@ -227,135 +227,54 @@ class Moves:
         if (incoming := self._incoming.get(move_id)) is not None:
             incoming.source_stopped()
 
-    async def take(self, move_id: str, state_file: str | None) -> dict[str, Any]:
+    async def take(
+        self, move_id: str, state_file: str | None, vm_uuid: str | None, epoch: int | None, *, last_copy: bool
+    ) -> dict[str, Any]:
         """The source gives its word."""
         incoming = self._incoming.get(move_id)
         if incoming is not None:
-            return await incoming.take(state_file)
-        return await self._remembered(move_id, None, None)
+            return await incoming.take(state_file, last_copy=last_copy)
+        return await answer_from_journal(self._host, await ballot_of(self._host, move_id, vm_uuid, epoch))
 
     async def refuse(self, move_id: str, reason: str, vm_uuid: str, epoch: int) -> dict[str, Any]:
         """The source wants `refused`. For a move that never got here the register is written all the same."""
         incoming = self._incoming.get(move_id)
         if incoming is not None:
             return await incoming.refuse(reason)
-        return await self._remembered(move_id, vm_uuid, epoch)
+        return await answer_from_journal(self._host, Ballot(vm_uuid, epoch, move_id))
 
-    async def _remembered(self, move_id: str, vm_uuid: str | None, epoch: int | None) -> dict[str, Any]:
-        """Answer for a move that is not under way here, from the journal."""
-        host = self._host
-        record = await host.journal.move(move_id, "destination")
-        if record is not None:
-            vm_uuid, epoch = record.move.vm_uuid, record.move.epoch
-        if vm_uuid is None or epoch is None:
-            raise NotFound(f"move {move_id} is not known to host {host.name}")
-        nobody = VmRecord(vm_uuid, "", {}, host.name, here=False, epoch=epoch)
-        held = await host.journal.decide(vm_uuid, epoch, Decision.REFUSED, move_id, nobody)
-        ran = held is Decision.TAKEN and record is not None and record.outcome == "completed"
-        reason = record.reason if record is not None else f"host {host.name} had nothing of this move"
-        times = {"asked": None, "loaded": None, "decided": None, "resumed": None}
-        return {"decision": held.value, "running": ran, "reason": reason, "times_us": times}
+    def stand_down(self, claim: Claim) -> bool:
+        """Tell the moves of a VM that another host has it by an operator's word. Return whether there was one."""
+        fact = facts.StoodDown(claim.owner, claim.reason)
+        outgoing, incoming = self.of_vm(claim.vm_uuid)
+        if outgoing is not None:
+            outgoing.deliver(fact)
+        if incoming is not None:
+            incoming.deliver(fact)
+        return outgoing is not None or incoming is not None
 
-    async def offer_standing(self, move_id: str) -> tuple[bool, str]:
-        """Say to a destination whether this move's offer stands, or will."""
-        if move_id in self._outgoing:
-            return True, ""
-        record = await self._host.journal.move(move_id, "source")
-        if record is None:
-            return False, f"host {self._host.name} knows nothing of move {move_id}"
-        vm = await self._host.journal.vm_by_uuid(record.move.vm_uuid)
-        if vm is not None and vm.offer is not None and vm.offer.move_id == move_id:
-            return True, ""
-        return False, record.reason or f"host {self._host.name} has withdrawn its offer"
+    def of_vm(self, vm_uuid: str) -> tuple[SourceMove | None, DestinationMove | None]:
+        """Return the moves of a VM that are under way: from here, and to here."""
+        outgoing = next((move for move in self._outgoing.values() if move.move.vm_uuid == vm_uuid), None)
+        incoming = next((move for move in self._incoming.values() if move.move.vm_uuid == vm_uuid), None)
+        return outgoing, incoming
+
+    def of_name(self, name: str) -> tuple[SourceMove | None, DestinationMove | None]:
+        """As `of_vm`, by the VM's name."""
+        moves = [each.move for each in self._outgoing.values()] + [each.move for each in self._incoming.values()]
+        uuid = next((move.vm_uuid for move in moves if move.vm == name), None)
+        return self.of_vm(uuid) if uuid is not None else (None, None)
 
     # --- after a restart ---------------------------------------------------------------------------------------------
 
-    async def recover(self) -> set[str]:
-        """Go on with what an earlier agent left unfinished. Return the directories of the QEMUs that belong to it."""
-        directories = set()
-        for record in await self._host.journal.moves("destination", unfinished=True):
-            directories |= await self._recover_incoming(record)
-        for record in await self._host.journal.moves("source", unfinished=True):
-            await self._recover_outgoing(record)
-        return directories
-
-    async def _recover_outgoing(self, record: MoveRecord) -> None:
-        move = record.move
-        vm_record = await self._host.journal.vm_by_uuid(move.vm_uuid)
-        vm = self._host.machines.get(move.vm_uuid)
-        if vm_record is None or not vm_record.here:
-            await remove_what_was_saved(self._host, record, vm_record)
-            if vm_record is not None and (vm_record.owner, vm_record.epoch) == (move.destination, move.epoch):
-                reason, report = f"the VM runs on {move.destination}", bare_report(record, "the VM was handed over")
-                await self._host.journal.end_move(move.id, "source", "completed", reason, report)
-            else:
-                reason = "a later move has taken the VM elsewhere"
-                await self._host.journal.end_move(move.id, "source", "failed", reason, None)
-            return
-        if vm is None and vm_record.process is not None:
-            # It lives and does not answer: nothing is known of its copy, so no word is given and nothing undone.
-            reason = f"QEMU of vm {move.vm} on {move.source} does not answer; once it does, restart the agent there"
-            self._log.error("unfinished move of a VM whose QEMU does not answer", move=move.id, vm=move.vm)
-            await self._host.journal.end_move(move.id, "source", "unknown", reason, None)
-            return
-        if vm is None:
-            self._log.error("unfinished move of a VM whose QEMU is gone", move=move.id, vm=move.vm)
-            self._tasks.spawn(settle_without_process(self._host, record, vm_record), f"settle {move.id}")
-            return
-        offered = vm_record.offer is not None and vm_record.offer.move_id == move.id
-        copy = await self._copy_of(vm, source_copy)
-        self._log.info("going on with a move", move=move.id, vm=move.vm, offered=offered, copy=copy.name)
-        story = Story(move, record.started_at, vm.accelerator, vm.definition.memory_mib)
-        outgoing = SourceMove(self._host, vm, move, peer=record.peer, story=story, fixed_ms=Experience().fixed_ms)
-        outgoing.checked.set_result(())
-        first = resume_source(move, offered=offered, copy=copy, state_file=record.state_file, now=0.0)
+    def go_on_outgoing(self, outgoing: SourceMove, first: source.Step) -> None:
+        """Go on with a move that an earlier agent began."""
         self._run_outgoing(outgoing, first)
 
-    async def _recover_incoming(self, record: MoveRecord) -> set[str]:
-        move = record.move
-        decision = await self._host.journal.decision(move.vm_uuid, move.epoch)
-        vm = self._host.machines.get(move.vm_uuid) if decision is Decision.TAKEN else None
-        if vm is None and record.process is not None and decision is not Decision.TAKEN:
-            with suppress(QemuExited):
-                try:
-                    vm = await self._host.machines.adopt(
-                        record.definition or {}, record.process, record.accelerator or "tcg"
-                    )
-                except BasculeError as error:
-                    if isinstance(error, QemuExited):
-                        raise
-                    self._log.error("incoming VM cannot be adopted", move=move.id, why=str(error))
-        if vm is None and decision is None:
-            # It is gone, or does not answer and is of no use: the sweep ends it, but not before this is written.
-            nobody = VmRecord(move.vm_uuid, move.vm, {}, move.destination, here=False, epoch=move.epoch)
-            decision = await self._host.journal.decide(move.vm_uuid, move.epoch, Decision.REFUSED, move.id, nobody)
-        copy = await self._copy_of(vm, _incoming_copy) if vm is not None else Copy.GONE
-        self._log.info("going on with an incoming move", move=move.id, vm=move.vm, decision=decision, copy=copy.name)
-        incoming = DestinationMove(self._host, record)
-        first = resume_destination(move, decision=decision, copy=copy, now=0.0)
+    def go_on_incoming(self, incoming: DestinationMove, first: destination.Step, vm: RunningVm | None) -> None:
+        """Go on with a move to here that an earlier agent began."""
         self._run_incoming(incoming, first, vm)
-        return {str(record.process["directory"])} if record.process and vm is not None else set()
-
-    async def _copy_of(self, vm: RunningVm, read: Callable[[str, str], Copy]) -> Copy:
-        try:
-            stats = await MigrationControl(vm.machine, self._host.features).query()
-            return read(stats.status, await vm.machine.status())
-        except QemuExited:
-            return Copy.GONE
-        except BasculeError:
-            return Copy.UNDER_WAY
 
     async def waiting_for(self) -> Sequence[str]:
         """Return the ids of all moves under way."""
         return [*self._outgoing, *self._incoming]
-
-
-def _incoming_copy(migration_status: str, _run_state: str) -> Copy:
-    """Read QEMU's `query-migrate` on a destination."""
-    match migration_status:
-        case "none" | "failed" | "cancelled":
-            return Copy.NONE
-        case "completed":
-            return Copy.COMPLETE
-        case _:
-            return Copy.UNDER_WAY

@@ -14,6 +14,8 @@ from bascule import __version__
 from bascule.agent import http_errors
 from bascule.agent.clock import wall_us
 from bascule.agent.host import Host
+from bascule.agent.late_answers import offer_standing
+from bascule.journal.records import Claim
 
 
 class Preparation(BaseModel):
@@ -25,9 +27,28 @@ class Preparation(BaseModel):
 
 
 class Word(BaseModel):
-    """The source's word that the state was sent completely; for a Quick Migration the saved state's path."""
+    """The source's word that the state was sent completely; for a Quick Migration the saved state's path.
+
+    `last_copy`: the source's QEMU is dead. `vm_uuid` and `epoch` name the register.
+    """
 
     state_file: str | None = None
+    last_copy: bool = False
+    vm_uuid: str | None = None
+    epoch: int | None = None
+
+
+class ClaimBody(BaseModel):
+    """An operator's word for the host that sends this; see `bascule.journal.records.Claim`."""
+
+    vm_uuid: str
+    owner: str
+    epoch: int
+    against: str
+    peer: str
+    move_id: str
+    reason: str
+    at: str
 
 
 class Refusal(BaseModel):
@@ -85,8 +106,8 @@ def make_peer_api(host: Host) -> FastAPI:
 
     @app.post("/v1/peer/moves/{move_id}/take")
     async def take(move_id: str, word: Word) -> dict[str, Any]:
-        """Take the VM. Answers once the register holds a value and, for `taken`, the VM runs."""
-        return await host.moves.take(move_id, word.state_file)
+        """Take the VM. Answers once the register holds a value and, for `taken`, the VM runs; or after some seconds."""
+        return await host.moves.take(move_id, word.state_file, word.vm_uuid, word.epoch, last_copy=word.last_copy)
 
     @app.post("/v1/peer/moves/{move_id}/refuse")
     async def refuse(move_id: str, refusal: Refusal) -> dict[str, Any]:
@@ -95,8 +116,12 @@ def make_peer_api(host: Host) -> FastAPI:
 
     @app.get("/v1/peer/moves/{move_id}/offer")
     async def offer(move_id: str) -> dict[str, Any]:
-        """Tell a destination whether the offer of this move stands."""
-        standing, reason = await host.moves.offer_standing(move_id)
-        return {"standing": standing, "reason": reason}
+        """Tell a destination whether the offer of this move stands, and whether an operator decided otherwise."""
+        return await offer_standing(host, move_id)
+
+    @app.put("/v1/peer/claims")
+    async def claim(body: ClaimBody) -> dict[str, Any]:
+        """An operator gave a VM to the host that asks: stand down, unless this host has as good a claim."""
+        return await host.claims.stand_down(Claim(**body.model_dump()))
 
     return app

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from contextlib import suppress
 from pathlib import Path
+
+import structlog
 
 from bascule.agent.host import Host, resident_bytes
 from bascule.agent.machines import RunningVm
@@ -64,3 +67,11 @@ def remove_saved_state(host: Host, move: Move, definition: Definition) -> None:
     """Remove what a Quick Migration has saved, complete or not, if anything. It blocks: call it in a thread."""
     if move.mode is Mode.QUICK:
         sweep(state_directory(host, definition), {move.id})
+
+
+async def sweep_saved_state(host: Host, move: Move, definition: Definition) -> None:
+    """As `remove_saved_state`, for what an earlier agent may have saved: what cannot be removed is only logged."""
+    try:
+        await asyncio.to_thread(remove_saved_state, host, move, definition)
+    except (BasculeError, OSError) as error:
+        structlog.get_logger().warning("saved state cannot be removed", move=move.id, why=str(error))

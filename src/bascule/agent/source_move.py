@@ -25,19 +25,18 @@ from bascule.agent.machines import RunningVm
 from bascule.agent.peers import NoAnswerError
 from bascule.agent.progress import Watchers
 from bascule.agent.quick import remove_saved_state, save_state
-from bascule.errors import BasculeError, Finding, Refused, Unknown
+from bascule.agent.register_questions import ask_register
+from bascule.errors import BasculeError, Finding, Unknown
 from bascule.journal.records import FactRecord, move_to_dict
 from bascule.migration import commands as do
 from bascule.migration import facts, source
-from bascule.migration.model import Decision, Mode, Move, Outcome
+from bascule.migration.model import Mode, Move, Outcome
 from bascule.migration.ownership import Offer
 from bascule.migration.story import Story
 from bascule.qemu.migration_control import MigrationControl, MigrationParameters
 from bascule.qemu.qmp import QmpEvent
 
 TICK_S = 0.1
-TAKE_DEADLINE_S = 10.0
-LOAD_DEADLINE_S = 900.0
 AGAIN_S = 1.0
 CLEAN_DEADLINE_S = 10.0
 STANDING_STILL = (source.SwitchingOver, source.Deciding)
@@ -79,6 +78,7 @@ class SourceMove:
     async def run(self, first: source.Step | None = None) -> None:
         """Perform the move to its end. `first` is where a restarted agent goes on."""
         self._unsubscribe = self.vm.machine.subscribe(self._on_qemu_event)
+        self.vm.on_back.append(self._look_again)
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
@@ -91,14 +91,15 @@ class SourceMove:
                     task.cancel()
         finally:
             self._unsubscribe()
+            self.vm.on_back.remove(self._look_again)
             await self._host.journal.flush_facts()
 
     def cancel(self, who: str) -> tuple[bool, str]:
         """Ask for the end of the move. Return whether that is still possible, and what will happen."""
-        if isinstance(self.state, source.Ended | source.Releasing):
-            return False, f"too late: vm {self.move.vm} belongs to {self.move.destination}" if isinstance(
-                self.state, source.Releasing
-            ) else "the move has ended already"
+        if isinstance(self.state, source.Releasing):
+            return False, f"too late: vm {self.move.vm} belongs to {self.move.destination}"
+        if isinstance(self.state, source.Ended):
+            return False, "the move has ended already"
         if isinstance(self.state, source.Cancelling | source.Withdrawing | source.Resuming):
             return True, "the move is being undone already"
         self.deliver(facts.CancelAsked(who))
@@ -190,6 +191,21 @@ class SourceMove:
         elif status in ("failed", "cancelled"):
             self._spawn(self._copy_ended(status), "copy ended")
 
+    def _look_again(self) -> None:
+        """The session to QEMU was lost and stands again: learn what was missed."""
+        if isinstance(self.state, source.Copying | source.SwitchingOver):
+            self._spawn(self._learn_what_was_missed(), "look again")
+
+    async def _learn_what_was_missed(self) -> None:
+        stats = await self._control.query()
+        stands_still = await self.vm.machine.status() != "running"
+        if stands_still and isinstance(self.state, source.Copying):
+            self.deliver(facts.SourceStopped())
+        if stats.status in ("failed", "cancelled"):
+            self.deliver(facts.CopyEnded(stats.error_desc or stats.status))
+        elif stats.status == "completed" and stands_still:
+            self.deliver(facts.CopyCompleted())
+
     async def _copy_ended(self, status: str) -> None:
         why = status
         with suppress(BasculeError):
@@ -258,7 +274,13 @@ class SourceMove:
                 self.deliver(facts.Checked(findings))
             case do.PrepareDestination():
                 self.deliver(facts.DestinationFailed(why))
-            case do.JournalOffer() | do.JournalWithdrawal() | do.DestroySource():
+            case (
+                do.JournalOffer()
+                | do.JournalWithdrawal()
+                | do.JournalReturn()
+                | do.JournalOverride()
+                | do.DestroySource()
+            ):
                 self.deliver(facts.JournalFailed(why))
             case do.StartCopy() if uncertain:
                 self._spawn(self._end_uncertain_copy(why), "end what may have begun")
@@ -308,20 +330,24 @@ class SourceMove:
                 await self._cancel_copy()
             case do.TellStopped():
                 await host.peers.ask(self.peer, "POST", f"/v1/peer/moves/{move.id}/stopped", deadline_s=2)
-            case do.AskTake(state_file=state_file):
-                await self._ask("take", {"state_file": state_file})
-            case do.AskRefuse(reason=reason):
-                await self._ask("refuse", {"reason": reason, "vm_uuid": move.vm_uuid, "epoch": move.epoch})
+            case do.AskTake() | do.AskRefuse():
+                self.deliver(await ask_register(host, self.peer, command, self.story, self.now()))
             case do.JournalWithdrawal():
-                await host.journal.withdraw(move.vm_uuid, move.id, move.epoch)
+                await host.journal.withdraw(move)
                 self.deliver(facts.WithdrawalDurable())
+            case do.JournalReturn():
+                await host.journal.note_return(move)
+                self.deliver(facts.ReturnDurable())
+            case do.JournalOverride():
+                await host.claims.override(move, self.peer, against=move.destination)
+                self.deliver(facts.OverrideDurable())
             case do.DestroySource():
                 await self._destroy()
             case do.RemoveSavedState():
                 await asyncio.to_thread(remove_saved_state, host, move, self.vm.definition)
             case do.RunVcpus():
                 if await self.vm.machine.status() != "running":
-                    await gate.let_run(host.journal, move.source, move.vm_uuid, self.vm.machine)
+                    await gate.let_run(host, move.vm_uuid, self.vm.machine)
                 with suppress(BasculeError):
                     await self._control.restore()
                 self.deliver(facts.GuestRunning())
@@ -366,29 +392,6 @@ class SourceMove:
                 self._log.warning("copy cannot be ended yet", error=str(error))
                 await asyncio.sleep(AGAIN_S)
 
-    async def _ask(self, question: str, body: dict[str, Any]) -> None:
-        """Ask the destination's register, and note what it says of its own clock."""
-        quick = self.move.mode is Mode.QUICK and question == "take"
-        deadline_s = LOAD_DEADLINE_S if quick else TAKE_DEADLINE_S
-        path = f"/v1/peer/moves/{self.move.id}/{question}"
-        try:
-            answer = await self._host.peers.ask(self.peer, "POST", path, body, deadline_s=deadline_s)
-        except Refused as error:  # it knows nothing of this move, and never will
-            self.deliver(facts.NoAnswer(str(error)))
-            return
-        if answer["decision"] is None:
-            self.deliver(facts.NoAnswer(answer["reason"]))
-            return
-        times, theirs = self.story.times, answer["times_us"]
-        if answer["running"]:
-            self.story.mark("RESUME", self.now())
-            if theirs.get("announced") is not None:
-                ago_s = (wall_us() + times.destination_ahead_us - theirs["announced"]) / 1e6
-                self.story.mark(f"announcement by {self.move.destination}", self.now() - ago_s)
-            times.asked_there, times.loaded = theirs["asked"], theirs["loaded"]
-            times.decided, times.resumed = theirs["decided"], theirs["resumed"]
-        self.deliver(facts.Answer(Decision(answer["decision"]), answer["running"], answer["reason"]))
-
     async def _destroy(self) -> None:
         if self.move.mode is Mode.LIVE:
             with suppress(BasculeError):
@@ -397,7 +400,7 @@ class SourceMove:
                 self.story.normal_pages, self.story.zero_pages = stats.normal_pages, stats.zero_pages
                 self.story.page_bytes = stats.page_size
                 self.story.blackout_bytes = stats.downtime_bytes
-        await self._host.journal.release(self.move.vm_uuid, self.move.destination, self.move.epoch)
+        await self._host.journal.release(self.move)  # changes nothing where a later epoch is known
         leftover = ""
         try:
             await self._host.machines.destroy(self.vm)

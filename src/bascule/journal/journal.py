@@ -1,7 +1,7 @@
 """The only door to the journal's database: one SQLite connection, used by one thread, in the order of the calls.
 
-A change that others rely on is one transaction: `decide` writes the register and, for `taken`, makes this host the
-owner; `release` makes the other host the owner and forgets the process. So a crash leaves either all of it or nothing.
+A change that others rely on is one transaction, so that a crash leaves either all of it or nothing. Those that say who
+has a VM are in `custody`.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import json
 import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 from bascule.errors import Failed, Refused
+from bascule.journal import custody
 from bascule.journal.records import (
     Accelerator,
+    Claim,
     FactRecord,
     Json,
     MoveRecord,
@@ -27,8 +28,9 @@ from bascule.journal.records import (
 )
 from bascule.journal.rows import insert_vm, move_from_row, vm_from_row
 from bascule.journal.schema import prepare
-from bascule.migration.model import Decision
+from bascule.migration.model import Decision, Move
 from bascule.migration.ownership import Offer
+from bascule.migration.register import Ballot
 
 T = TypeVar("T")
 KEPT_MOVES = 500
@@ -157,15 +159,9 @@ class Journal:
 
         Raises Refused if the VM does not belong to this host, or another offer of it stands.
         """
-        values = (offer.to, offer.epoch, offer.move_id, uuid, offer.move_id)
 
         def work(db: sqlite3.Connection) -> None:
-            offered = db.execute(
-                "update vm set offer_to = ?, offer_epoch = ?, offer_move = ?"
-                " where uuid = ? and here = 1 and (offer_move is null or offer_move = ?)",
-                values,
-            )
-            if not offered.rowcount:
+            if not custody.offer(db, uuid, offer):
                 raise Refused(
                     f"cannot offer vm {uuid} to host {offer.to}: it is not this host's, or is offered already",
                     "see bascule moves",
@@ -173,71 +169,66 @@ class Journal:
 
         await self._write(work)
 
-    async def withdraw(self, uuid: str, move_id: str, epoch: int) -> None:
+    async def withdraw(self, move: Move) -> None:
         """Settle the offer of this move, if there is one: the VM stays.
 
-        The proposed `epoch` is used up all the same, since its register may hold `refused` for ever: this host owns
-        the VM at that epoch now, and the next move proposes a later one.
+        The proposed epoch is used up all the same, since its register may hold `refused` for ever: this host owns the
+        VM at that epoch now, and the next move proposes a later one.
         """
-        await self._write(
-            lambda db: db.execute(
-                "update vm set offer_to = null, offer_epoch = null, offer_move = null, epoch = max(epoch, ?)"
-                " where uuid = ? and here = 1 and (offer_move is null or offer_move = ?)",
-                (epoch, uuid, move_id),
-            )
-        )
+        await self._write(lambda db: custody.keep(db, move.vm_uuid, move.id, move.epoch))
 
-    async def release(self, uuid: str, owner: str, epoch: int) -> None:
-        """The VM belongs to another host now. The row stays, to answer late questions."""
-        await self._write(
-            lambda db: db.execute(
-                "update vm set owner = ?, here = 0, epoch = ?, offer_to = null, offer_epoch = null, offer_move = null,"
-                " process = null, accelerator = null, wanted = 'stopped' where uuid = ? and epoch < ?",
-                (owner, epoch, uuid, epoch),
-            )
-        )
+    async def note_return(self, move: Move) -> None:
+        """The destination took the VM and gave it back: it is this host's, at the epoch after the move's."""
+        await self._write(lambda db: custody.keep(db, move.vm_uuid, move.id, move.epoch + 1))
 
-    async def decision(self, vm_uuid: str, epoch: int) -> Decision | None:
-        """Read the register."""
+    async def release(self, move: Move) -> None:
+        """The VM belongs to the move's destination now. The row stays, to answer late questions."""
+        await self._write(lambda db: custody.release(db, move.vm_uuid, move.destination, move.epoch))
+
+    async def decision(self, ballot: Ballot) -> Decision | None:
+        """Read what the register holds for this ballot."""
 
         def work(db: sqlite3.Connection) -> Decision | None:
-            row = db.execute("select value from decision where vm_uuid = ? and epoch = ?", (vm_uuid, epoch)).fetchone()
-            return Decision(row["value"]) if row else None
+            entry = custody.read(db, ballot.vm_uuid, ballot.epoch)
+            return entry.told_to(ballot.move_id) if entry is not None else None
 
         return await self._run(work)
 
-    async def decide(self, vm_uuid: str, epoch: int, decision: Decision, move_id: str, taken: VmRecord) -> Decision:
-        """Write the register unless it is written, and return what it holds.
+    async def decide(self, ballot: Ballot, value: Decision, taken: VmRecord | None = None) -> Decision:
+        """Write the register unless it is written, and return what the ballot holds; see `custody.decide`."""
+        return await self._write(lambda db: custody.decide(db, ballot, value, taken))
 
-        `taken` is this host's record of the VM in case the value is `taken`: the register and the ownership change in
-        one transaction. A name that belongs to another VM here makes it `refused`, and so does a later epoch of this
-        VM that this host knows of.
+    async def fate(self, ballot: Ballot) -> str | None:
+        """Return what became of a VM that was taken: `ran`, `given back`, or None if that is open."""
+        return await self._run(lambda db: custody.fate(db, ballot))
+
+    async def give_back(self, move: Move) -> None:
+        """Give the VM, which was taken by this move and never ran, back to its source.
+
+        Raises Refused if it is not this host's to give any more.
         """
 
-        def work(db: sqlite3.Connection) -> Decision:
-            value = decision
-            if db.execute(
-                "select 1 from vm where (name = ? and here = 1 and uuid <> ?) or (uuid = ? and epoch >= ?)",
-                (taken.name, vm_uuid, vm_uuid, epoch),
-            ).fetchone():
-                value = Decision.REFUSED
-            db.execute(
-                "insert or ignore into decision values (?, ?, ?, ?, ?)",
-                (vm_uuid, epoch, value.value, move_id, datetime.now(UTC).isoformat()),
-            )
-            row = db.execute(
-                "select value, move_id from decision where vm_uuid = ? and epoch = ?", (vm_uuid, epoch)
-            ).fetchone()
-            held = Decision(row["value"])
-            if held is Decision.TAKEN and row["move_id"] != move_id:
-                return Decision.REFUSED  # another move took this epoch, so this one can no longer
-            if held is Decision.TAKEN and decision is Decision.TAKEN:
-                db.execute("delete from vm where uuid = ? and epoch < ?", (vm_uuid, epoch))
-                if not db.execute("select 1 from vm where uuid = ?", (vm_uuid,)).fetchone():
-                    insert_vm(db, taken)
-            return held
+        def work(db: sqlite3.Connection) -> None:
+            if not custody.give_back(db, move):
+                raise Refused(f"cannot give vm {move.vm} back to host {move.source}: it is not this host's to give")
 
-        return await self._write(work)
+        await self._write(work)
+
+    async def override(self, claim: Claim, taken: VmRecord | None = None) -> Decision:
+        """Make this host the VM's owner by an operator's word; see `custody.override`."""
+        return await self._write(lambda db: custody.override(db, claim, taken))
+
+    async def stand_down(self, claim: Claim) -> bool:
+        """Accept that an operator gave the VM to another host. Return False if this host has as good a claim."""
+        return await self._write(lambda db: custody.stand_down(db, claim))
+
+    async def claims(self) -> list[Claim]:
+        """Return the claims of which the other host has not heard yet."""
+        return await self._run(custody.claims)
+
+    async def claim_heard(self, claim: Claim) -> None:
+        """The other host has heard of this claim."""
+        await self._write(lambda db: custody.claim_heard(db, claim))
 
     # --- moves -------------------------------------------------------------------------------------------------------
 
@@ -279,6 +270,7 @@ class Journal:
                 (old,),
             )
             db.execute("delete from move where number <= ? and outcome <> 'unknown'", (old,))
+            custody.forget_decisions(db)
 
         await self._write(work)
 
@@ -301,12 +293,22 @@ class Journal:
 
     async def end_move(self, move_id: str, side: Side, outcome: str, reason: str, report: Json | None) -> None:
         """Note how a move ended."""
-        await self._write(
-            lambda db: db.execute(
-                "update move set outcome = ?, reason = ?, report = ? where id = ? and side = ?",
-                (outcome, reason, json.dumps(report) if report is not None else None, move_id, side),
+        values = (outcome, reason, json.dumps(report) if report is not None else None, move_id, side)
+        query = "update move set outcome = ?, reason = ?, report = ? where id = ? and side = ?"
+        await self._write(lambda db: db.execute(query, values))
+
+    async def end_incoming(self, move: Move, outcome: str, reason: str) -> None:
+        """Note how a move to here ended and, for one that completed, that the VM ran here: late questions ask that."""
+
+        def work(db: sqlite3.Connection) -> None:
+            db.execute(
+                "update move set outcome = ?, reason = ? where id = ? and side = 'destination'",
+                (outcome, reason, move.id),
             )
-        )
+            if outcome == "completed":
+                custody.note_fate(db, move, "ran")
+
+        await self._write(work)
 
     async def set_report(self, move_id: str, report: Json) -> None:
         """Replace the report of a move that started here."""

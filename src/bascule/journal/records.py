@@ -53,6 +53,23 @@ class MoveRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Claim:
+    """An operator's word: `owner` has the VM at `epoch`, which `against`, whose agent answers at `peer`, is to hear of.
+
+    `epoch` is the one after that of the move `move_id`, which was not settled.
+    """
+
+    vm_uuid: str
+    owner: str
+    epoch: int
+    against: str
+    peer: str
+    move_id: str
+    reason: str
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
 class FactRecord:
     """One fact of a move, `at_s` seconds after the move's start on this host's monotonic clock."""
 

@@ -3,7 +3,8 @@
 - `vm`: one row for each VM that this host owns or has handed over. `owner` and `epoch` say who owns it, the `offer_`
   columns hold an offer that is not settled. A VM that moved away keeps its row, so that a late question about it has an
   answer.
-- `decision`: the decision register, written once for each VM and epoch.
+- `decision`: the decision register, written once for each VM and epoch. `fate` says what became of a VM that was taken.
+- `claim`: VMs that an operator gave to this host, of which the other host has not heard yet.
 - `move`: one row for each move that this host took part in, and `fact` what happened in it, in order.
 """
 
@@ -13,7 +14,7 @@ import sqlite3
 
 from bascule.errors import Refused
 
-VERSION = 1
+VERSION = 2
 
 TABLES = """
 create table vm (
@@ -70,17 +71,35 @@ create table fact (
 """
 
 
+# What brings a journal of the version before to this one.
+UPGRADES = {
+    2: """
+alter table decision add column fate text;  -- of what was taken: 'ran' or 'given back'
+create table claim (
+    vm_uuid text primary key,
+    owner text not null,               -- this host
+    epoch integer not null,
+    against text not null,             -- the host that is to stand down
+    peer text not null,                -- where its agent answers
+    move_id text not null,
+    reason text not null,
+    at text not null
+) strict;
+"""
+}
+
+
 def prepare(connection: sqlite3.Connection, path: str) -> None:
-    """Bring the database to `VERSION`."""
+    """Bring the database to `VERSION`, one version after the other. What was begun and not finished is begun again."""
     connection.execute("pragma journal_mode = wal")
     connection.execute("pragma synchronous = full")
     connection.execute("pragma foreign_keys = on")
     (found,) = connection.execute("pragma user_version").fetchone()
-    if found == VERSION:
-        return
     if found > VERSION:
         raise Refused(
             f"cannot open the journal {path}: it has version {found}, this Bascule knows version {VERSION}",
             "install the Bascule that wrote it, or a newer one",
         )
-    connection.executescript(f"begin; {TABLES} pragma user_version = {VERSION}; commit;")
+    for version in range(found + 1, VERSION + 1):
+        script = UPGRADES.get(version, TABLES)
+        connection.executescript(f"begin; {script} pragma user_version = {version}; commit;")

@@ -67,9 +67,13 @@ class TellStopped:
 
 @dataclass(frozen=True, slots=True)
 class AskTake:
-    """Give the destination our word that the state was sent completely. Answer: `Answer` or `NoAnswer`."""
+    """Give the destination our word that the state was sent completely.
+
+    `last_copy`: QEMU here is dead. Answer: `Answer`, `StillLoading` or `NoAnswer`.
+    """
 
     state_file: str | None = None
+    last_copy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,11 @@ class AskRefuse:
 @dataclass(frozen=True, slots=True)
 class JournalWithdrawal:
     """Write durably that the offer is withdrawn. Answer: `WithdrawalDurable` or `JournalFailed`."""
+
+
+@dataclass(frozen=True, slots=True)
+class JournalReturn:
+    """Write durably that the VM was given back to this host. Answer: `ReturnDurable` or `JournalFailed`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +137,11 @@ class Decide:
 
 
 @dataclass(frozen=True, slots=True)
+class GiveBack:
+    """Write durably that the VM, which never ran here, is the source's again. Answer: `GivenBack`, `JournalFailed`."""
+
+
+@dataclass(frozen=True, slots=True)
 class AskSource:
     """Ask the source what became of the move. Answer: `RefuseAsked` if it is withdrawn, else none."""
 
@@ -143,6 +157,15 @@ class DestroyIncoming:
 @dataclass(frozen=True, slots=True)
 class RunVcpus:
     """Let the vCPUs run, through the gate. Answer: `GuestRunning` or `RunFailed`."""
+
+
+@dataclass(frozen=True, slots=True)
+class JournalOverride:
+    """Write durably that an operator gave this host the VM at an epoch later than the move's, against the other host.
+
+    The other host is told until it has stood down. Answer: `OverrideDurable` on the source, `Decided` on the
+    destination, where the register is written with it, or `JournalFailed`.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,10 +185,22 @@ SourceCommand = (
     | AskTake
     | AskRefuse
     | JournalWithdrawal
+    | JournalReturn
+    | JournalOverride
     | DestroySource
     | RemoveSavedState
     | Conclude
     | RunVcpus
     | AnnounceHere
 )
-DestinationCommand = StartIncoming | LoadState | Decide | AskSource | DestroyIncoming | RunVcpus | AnnounceHere
+DestinationCommand = (
+    StartIncoming
+    | LoadState
+    | Decide
+    | JournalOverride
+    | GiveBack
+    | AskSource
+    | DestroyIncoming
+    | RunVcpus
+    | AnnounceHere
+)

@@ -1,12 +1,15 @@
 """The destination's side of a move.
 
     Preparing ─► Receiving ─► Loaded ─► Taking ══► Starting ─► Ran
-        │            │           │        │
-        │            ▼           ▼        │ (the register held `refused`)
-        └──────► Refusing ◄───────────────┘
+        │            │           │        │            │
+        │            ▼           ▼        │            ▼ (no vCPU ran, and none ever will)
+        └──────► Refusing ◄───────────────┘         Returning
+                     │   (the register held `refused`) │
+                     ▼                                 │
+                Discarding ◄───────────────────────────┘
                      │
                      ▼
-                Discarding ─► Discarded
+                 Discarded
 
 `══►` is the point of no return: the register, which is this host's journal, holds `taken`. The full diagram is drawn
 from `SUCCESSORS` in docs/states.md.
@@ -15,7 +18,8 @@ Invariants, each tested:
 
 - `taken` is written only when the state is loaded *and* the source gave its word;
 - the vCPUs are let run only after `taken` is durable;
-- the incoming copy is destroyed only after `refused` is durable;
+- the incoming copy is destroyed only after `refused` is durable, or the VM given back, or another host owns it later;
+- the VM is given back only when it is certain that no vCPU has run here;
 - a silent source changes nothing: the copy here may be the last good one.
 """
 
@@ -34,6 +38,7 @@ JOURNAL_AGAIN_S = 0.5
 RUN_AGAIN_S = 0.5
 RUN_AGAIN_AT_MOST_S = 8.0
 DESTROY_AGAIN_S = 2.0
+RUN_TRIES = 6  # after as many times that QEMU itself said no, the VM is given back
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +52,14 @@ class Preparing:
 class Receiving:
     """QEMU waits for the state, or receives it.
 
-    `word_s`: when the source said that it sent everything, or that its copy is dead.
+    `word_s`: when the source said that it sent everything; `last_copy`: and that its own copy is dead.
     """
 
     move: Move
     address: str
     ask_source_s: float
     word_s: float | None = None
+    last_copy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +72,10 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Taking:
-    """`taken` is being written."""
+    """`taken` is being written; `overruling`: by an operator's word in place of the source's."""
 
     move: Move
+    overruling: bool = False
     try_again_s: float | None = None
 
 
@@ -76,12 +83,23 @@ class Taking:
 class Starting:
     """The VM belongs to this host and is being let run, again and again if need be.
 
-    Where its QEMU is gone, it is the operator who starts it.
+    Where its QEMU is gone and may have run, it is the operator who starts it. `never`: how often in a row QEMU said no,
+    and it was certain that no vCPU had run; -1 once it was not certain.
     """
 
     move: Move
     failure: str = ""
     failures: int = 0
+    never: int = 0
+    try_again_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Returning:
+    """No vCPU has run here and none will: it is being written that the VM is the source's again."""
+
+    move: Move
+    reason: str
     try_again_s: float | None = None
 
 
@@ -103,10 +121,11 @@ class Refusing:
 
 @dataclass(frozen=True, slots=True)
 class Discarding:
-    """`refused` is written; the incoming copy is being destroyed."""
+    """`refused` is written; the incoming copy is being destroyed. `given_back`: it was taken, and returned unrun."""
 
     move: Move
     reason: str
+    given_back: bool = False
     try_again_s: float | None = None
 
 
@@ -116,23 +135,26 @@ class Discarded:
 
     move: Move
     reason: str
+    given_back: bool = False
 
 
-State = Preparing | Receiving | Loaded | Taking | Starting | Ran | Refusing | Discarding | Discarded
+State = Preparing | Receiving | Loaded | Taking | Starting | Ran | Returning | Refusing | Discarding | Discarded
 Step = tuple[State, tuple[do.DestinationCommand, ...]]
 
+# Besides, `Starting` and `Returning` may be followed by `Discarding` when an operator has let the VM run elsewhere.
 SUCCESSORS: dict[type[State], tuple[type[State], ...]] = {
     Preparing: (Receiving, Refusing),
     Receiving: (Loaded, Taking, Refusing),
     Loaded: (Taking, Refusing),
     Taking: (Starting, Refusing, Discarding),
-    Starting: (Ran,),
+    Starting: (Ran, Returning, Discarding),
     Ran: (),
+    Returning: (Discarding, Ran),
     Refusing: (Discarding, Starting),
     Discarding: (Discarded,),
     Discarded: (),
 }
-AFTER_THE_DECISION: frozenset[type[State]] = frozenset({Starting, Ran})
+AFTER_THE_DECISION: frozenset[type[State]] = frozenset({Starting, Ran, Returning})
 
 
 def begin(move: Move) -> Step:
@@ -145,6 +167,8 @@ def step(state: State, fact: facts.DestinationFact, now: float) -> Step:
 
     Facts that mean nothing in a state leave it as it is: they are late, or repeated.
     """
+    if isinstance(fact, facts.RecoverAsked):
+        state, fact = _due(state, now), facts.Tick()
     match state:
         case Preparing():
             return _preparing(state, fact, now)
@@ -156,12 +180,25 @@ def step(state: State, fact: facts.DestinationFact, now: float) -> Step:
             return _deciding(state, fact, now)
         case Starting():
             return _starting(state, fact, now)
+        case Returning():
+            return _returning(state, fact, now)
         case Discarding():
             return _discarding(state, fact, now)
         case Ran() | Discarded():
             return state, ()
         case _:
             assert_never(state)
+
+
+def _due(state: State, now: float) -> State:
+    """What waits for its next try is due now; what is being tried is left alone."""
+    match state:
+        case Receiving() | Loaded():
+            return replace(state, ask_source_s=now)
+        case Taking() | Starting() | Returning() | Refusing() | Discarding() if state.try_again_s is not None:
+            return replace(state, try_again_s=now)
+        case _:
+            return state
 
 
 def _refuse(move: Move, reason: str) -> Step:
@@ -172,7 +209,7 @@ def _preparing(state: Preparing, fact: facts.DestinationFact, now: float) -> Ste
     match fact:
         case facts.IncomingReady(address=address):
             return Receiving(state.move, address, now + ASK_SOURCE_S), ()
-        case facts.IncomingBroken(reason=reason) | facts.RefuseAsked(reason=reason):
+        case facts.IncomingBroken(reason=reason) | facts.RefuseAsked(reason=reason) | facts.StoodDown(reason=reason):
             return _refuse(state.move, reason)
         case facts.TakeAsked():
             return _refuse(state.move, "asked to take the VM before its state was loaded")
@@ -186,20 +223,22 @@ def _receiving(state: Receiving, fact: facts.DestinationFact, now: float) -> Ste
             return Taking(state.move), (do.Decide(Decision.TAKEN),)
         case facts.IncomingLoaded():
             return Loaded(state.move, now + ASK_SOURCE_S), ()
-        case facts.TakeAsked() if state.word_s is not None:
-            return state, ()
-        case facts.TakeAsked(state_file=str(path)):
-            return replace(state, word_s=now), (do.LoadState(path),)
+        case facts.TakeAsked(last_copy=last_copy) if state.word_s is not None:
+            return replace(state, last_copy=state.last_copy or last_copy), ()
+        case facts.TakeAsked(state_file=str(path), last_copy=last_copy):
+            return replace(state, word_s=now, last_copy=last_copy), (do.LoadState(path),)
         case facts.TakeAsked() if state.move.mode is Mode.QUICK:
             return _refuse(state.move, "the source has no saved state to load")
-        case facts.TakeAsked():
-            return replace(state, word_s=now), ()
+        case facts.TakeAsked(last_copy=last_copy):
+            return replace(state, word_s=now, last_copy=last_copy), ()
         case facts.StopNotice():
             return state, (do.AnnounceHere(),)
-        case facts.IncomingBroken(reason=reason) | facts.RefuseAsked(reason=reason):
+        case facts.IncomingBroken(reason=reason) | facts.RefuseAsked(reason=reason) | facts.StoodDown(reason=reason):
             return _refuse(state.move, reason)
         case facts.Tick() if state.word_s is not None:
-            if state.move.mode is Mode.LIVE and now - state.word_s > ARRIVAL_S:
+            # What may be the last copy is waited for as long as its QEMU lives: it may be frozen, and have everything.
+            late = now - state.word_s > ARRIVAL_S and not state.last_copy
+            if state.move.mode is Mode.LIVE and late:
                 return _refuse(state.move, "the state did not arrive completely")
             return state, ()
         case facts.Tick() if now >= state.ask_source_s:
@@ -212,9 +251,11 @@ def _loaded(state: Loaded, fact: facts.DestinationFact, now: float) -> Step:
     match fact:
         case facts.TakeAsked():
             return Taking(state.move), (do.Decide(Decision.TAKEN),)
+        case facts.OperatorRunsHere():
+            return Taking(state.move, overruling=True), (do.JournalOverride(),)
         case facts.StopNotice():
             return state, (do.AnnounceHere(),)
-        case facts.IncomingBroken(reason=reason) | facts.RefuseAsked(reason=reason):
+        case facts.IncomingBroken(reason=reason) | facts.RefuseAsked(reason=reason) | facts.StoodDown(reason=reason):
             return _refuse(state.move, reason)
         case facts.Tick() if now >= state.ask_source_s:
             return replace(state, ask_source_s=now + ASK_SOURCE_S), (do.AskSource(),)
@@ -236,8 +277,29 @@ def _deciding(state: Taking | Refusing, fact: facts.DestinationFact, now: float)
         ):
             return _refuse(state.move, reason)  # the register still says which of the two writes came first
         case facts.Tick() if state.try_again_s is not None and now >= state.try_again_s:
-            value = Decision.TAKEN if isinstance(state, Taking) else Decision.REFUSED
-            return replace(state, try_again_s=None), (do.Decide(value),)
+            return replace(state, try_again_s=None), (_write(state),)
+        case _:
+            return state, ()
+
+
+def _write(state: Taking | Refusing) -> do.DestinationCommand:
+    if isinstance(state, Refusing):
+        return do.Decide(Decision.REFUSED)
+    return do.JournalOverride() if state.overruling else do.Decide(Decision.TAKEN)
+
+
+def _returning(state: Returning, fact: facts.DestinationFact, now: float) -> Step:
+    match fact:
+        case facts.GivenBack():
+            return Discarding(state.move, state.reason, given_back=True), (do.DestroyIncoming(),)
+        case facts.GuestRunning():  # an operator was faster, and has started it here
+            return Ran(state.move), ()
+        case facts.StoodDown(reason=reason):
+            return Discarding(state.move, reason), (do.DestroyIncoming(),)
+        case facts.JournalFailed():
+            return replace(state, try_again_s=now + JOURNAL_AGAIN_S), ()
+        case facts.Tick() if state.try_again_s is not None and now >= state.try_again_s:
+            return replace(state, try_again_s=None), (do.GiveBack(),)
         case _:
             return state, ()
 
@@ -245,7 +307,7 @@ def _deciding(state: Taking | Refusing, fact: facts.DestinationFact, now: float)
 def _discarding(state: Discarding, fact: facts.DestinationFact, now: float) -> Step:
     match fact:
         case facts.IncomingDestroyed():
-            return Discarded(state.move, state.reason), ()
+            return Discarded(state.move, state.reason, state.given_back), ()
         case facts.DestroyFailed():
             return replace(state, try_again_s=now + DESTROY_AGAIN_S), ()
         case facts.Tick() if state.try_again_s is not None and now >= state.try_again_s:
@@ -258,9 +320,17 @@ def _starting(state: Starting, fact: facts.DestinationFact, now: float) -> Step:
     match fact:
         case facts.GuestRunning():
             return Ran(state.move), (do.AnnounceHere(),) if state.failures else ()
-        case facts.RunFailed(reason=reason):
+        case facts.NeverRan(reason=reason):
+            return Returning(state.move, reason), (do.GiveBack(),)
+        case facts.StoodDown(reason=reason):
+            return Discarding(state.move, reason), (do.DestroyIncoming(),)
+        case facts.RunFailed(reason=reason, never_ran=never_ran):
+            never = state.never + 1 if never_ran and state.never >= 0 else -1
+            if never >= RUN_TRIES:
+                return Returning(state.move, reason), (do.GiveBack(),)
             wait_s = min(RUN_AGAIN_S * 2.0**state.failures, RUN_AGAIN_AT_MOST_S)
-            return replace(state, failure=reason, failures=state.failures + 1, try_again_s=now + wait_s), ()
+            failures = min(state.failures + 1, RUN_TRIES)
+            return replace(state, failure=reason, failures=failures, never=never, try_again_s=now + wait_s), ()
         case facts.Tick() if state.try_again_s is not None and now >= state.try_again_s:
             return replace(state, try_again_s=None), (do.RunVcpus(),)
         case _:

@@ -26,6 +26,26 @@ class CancelAsked:
     who: str = "the user"
 
 
+@dataclass(frozen=True, slots=True)
+class RecoverAsked:
+    """An operator wants what waits for its next try to be tried now."""
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorRunsHere:
+    """An operator has confirmed that the other host is down, and wants the VM to run on this one."""
+
+    who: str = "an operator"
+
+
+@dataclass(frozen=True, slots=True)
+class StoodDown:
+    """The journal holds that `owner` owns the VM at a later epoch, by an operator's word: the copy here has to go."""
+
+    owner: str
+    reason: str
+
+
 # --- seen by the source -------------------------------------------------------------------------------------------
 
 
@@ -58,6 +78,16 @@ class OfferDurable:
 @dataclass(frozen=True, slots=True)
 class WithdrawalDurable:
     """The source's journal holds that the offer is withdrawn: this move will never ask the destination to take."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReturnDurable:
+    """The source's journal holds that the destination gave the VM back unrun: it is this host's again."""
+
+
+@dataclass(frozen=True, slots=True)
+class OverrideDurable:
+    """The source's journal holds that an operator gave it the VM, at an epoch later than the move's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +144,22 @@ class SourceGone:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the destination's decision register holds, and whether the VM runs there."""
+    """What the destination's decision register holds, and whether the VM runs there.
+
+    `given_back`: the destination had taken the VM, no vCPU of it ever ran there, and it has given it up for good.
+    """
 
     decision: Decision
     running: bool = False
     reason: str = ""
+    given_back: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StillLoading:
+    """The destination answers: it is loading the state, and has not decided."""
+
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,9 +208,13 @@ class StopNotice:
 
 @dataclass(frozen=True, slots=True)
 class TakeAsked:
-    """The source gives its word that its copy was sent completely and does not run."""
+    """The source gives its word that its copy was sent completely and does not run.
+
+    `last_copy`: the source's QEMU is dead, so that the copy here may be the only one.
+    """
 
     state_file: str | None = None
+    last_copy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +229,18 @@ class Decided:
     """The decision register holds this value, durably."""
 
     decision: Decision
+
+
+@dataclass(frozen=True, slots=True)
+class NeverRan:
+    """The VM was taken, its QEMU here has ended or will not run it, and it is certain that no vCPU has run."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class GivenBack:
+    """The destination's journal holds that the VM was given back to the source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,9 +265,13 @@ class GuestRunning:
 
 @dataclass(frozen=True, slots=True)
 class RunFailed:
-    """The vCPUs could not be let run on this host, or it is not known whether they do."""
+    """The vCPUs could not be let run on this host, or it is not known whether they do.
+
+    `never_ran`: it is certain that none of them has run, since QEMU itself said no.
+    """
 
     reason: str
+    never_ran: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,11 +284,16 @@ class JournalFailed:
 SourceFact = (
     Tick
     | CancelAsked
+    | RecoverAsked
+    | OperatorRunsHere
+    | StoodDown
     | Checked
     | DestinationReady
     | DestinationFailed
     | OfferDurable
     | WithdrawalDurable
+    | ReturnDurable
+    | OverrideDurable
     | CopyProgress
     | SourceStopped
     | CopyCompleted
@@ -235,6 +301,7 @@ SourceFact = (
     | CancelFailed
     | SourceGone
     | Answer
+    | StillLoading
     | NoAnswer
     | CopyDestroyed
     | GuestRunning
@@ -243,6 +310,9 @@ SourceFact = (
 )
 DestinationFact = (
     Tick
+    | RecoverAsked
+    | OperatorRunsHere
+    | StoodDown
     | IncomingReady
     | IncomingBroken
     | IncomingLoaded
@@ -250,6 +320,8 @@ DestinationFact = (
     | TakeAsked
     | RefuseAsked
     | Decided
+    | NeverRan
+    | GivenBack
     | IncomingDestroyed
     | DestroyFailed
     | GuestRunning

@@ -20,8 +20,11 @@ Destination, by its register and its QEMU:
 | register | QEMU                 | then                                                |
 |----------|----------------------|-----------------------------------------------------|
 | taken    | alive                | let the VM run                                      |
-| taken    | process gone         | the VM belongs here and is stopped; watch for its   |
+| taken    | gone, and never ran  | give it back: the source's copy is the last good    |
+| taken    | gone, may have run   | the VM belongs here and is stopped; watch for its   |
 |          |                      | start, which an operator asks for                   |
+| taken,   | any                  | destroy what is left                                |
+| returned |                      |                                                     |
 | refused  | any                  | destroy what is left                                |
 | empty    | state loaded         | wait for the source's word, and ask it              |
 | empty    | waiting for state    | wait, and ask the source (a QEMU that waits for a   |
@@ -57,7 +60,7 @@ def resume_source(move: Move, *, offered: bool, copy: Copy, state_file: str | No
     if not offered or (dead and not complete):
         return source.Withdrawing(move, gone if dead else ending, gone=dead), (do.JournalWithdrawal(),)
     if complete and dead:
-        return source.Deciding(move, now, state_file, gone, source_gone=True), (do.AskTake(state_file),)
+        return source.Deciding(move, now, state_file, gone, source_gone=True), (do.AskTake(state_file, last_copy=True),)
     if complete:
         return source.Deciding(move, now, state_file), (do.AskTake(state_file),)
     if copy is Copy.UNDER_WAY:
@@ -80,10 +83,38 @@ def source_copy(migration_status: str, run_state: str) -> Copy:
             return Copy.UNDER_WAY
 
 
-def resume_destination(move: Move, *, decision: Decision | None, copy: Copy, now: float) -> destination.Step:
-    """Continue the destination's side. `copy` is COMPLETE when QEMU has loaded the state."""
+def incoming_copy(migration_status: str, _run_state: str) -> Copy:
+    """Read QEMU's `query-migrate` on a destination."""
+    match migration_status:
+        case "none" | "failed" | "cancelled":
+            return Copy.NONE
+        case "completed":
+            return Copy.COMPLETE
+        case _:
+            return Copy.UNDER_WAY
+
+
+def resume_destination(
+    move: Move,
+    *,
+    decision: Decision | None,
+    copy: Copy,
+    now: float,
+    never_ran: bool = False,
+    given_back: bool = False,
+) -> destination.Step:
+    """Continue the destination's side. `copy` is COMPLETE when QEMU has loaded the state.
+
+    `never_ran`: it is certain that no vCPU has run here; `given_back`: the journal holds that the VM was given back.
+    """
     ask_at = now  # a restarted agent has missed what the source may have said
     match decision, copy:
+        case Decision.TAKEN, _ if given_back:
+            reason = f"the agent of {move.destination} was restarted after it had given the VM back"
+            return destination.Discarding(move, reason, given_back=True), (do.DestroyIncoming(),)
+        case Decision.TAKEN, Copy.GONE if never_ran:
+            reason = f"its QEMU ended before any vCPU ran, while the agent of {move.destination} was away"
+            return destination.Returning(move, reason), (do.GiveBack(),)
         case Decision.TAKEN, Copy.GONE:
             failure = f"its QEMU ended while the agent was away; start it: bascule vm start {move.vm}"
             return destination.Starting(move, failure, try_again_s=now + destination.RUN_AGAIN_S), ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum, auto
 
 from bascule.migration.convergence import Steering
 from bascule.migration.model import Move, Outcome
@@ -82,7 +83,8 @@ class Withdrawing:
     """The state was never completely sent. The offer is being withdrawn and the destination cleaned.
 
     `settled`: the destination was told, or could not be. `running`: the VM is known to run here; `gone`: its QEMU is
-    dead. `announce`: the destination may have drawn the VM's frames to itself.
+    dead. `announce`: the destination may have drawn the VM's frames to itself. `failures`: how often QEMU could not be
+    made to let it run; after some of them the outcome is told as unknown, and it is tried on.
     """
 
     move: Move
@@ -113,32 +115,49 @@ class Deciding:
 
 @dataclass(frozen=True, slots=True)
 class Unsettled:
-    """As `Deciding`, but reported as unknown; the copy is kept, paused, and the destination is asked on and on."""
+    """As `Deciding`, but reported as unknown; the copy is kept, paused, and the destination is asked on and on.
+
+    `why`: what is missing, by the last answer or the last silence.
+    """
 
     move: Move
     state_file: str | None
     ending: Ending | None
     source_gone: bool
-    ask_again_s: float
+    ask_again_s: float | None
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Releasing:
-    """The VM runs on the destination; the copy here is being destroyed."""
+    """The VM belongs to another host for good; the copy here is being destroyed.
+
+    `ending`: by an operator's word. Otherwise the VM runs on the destination.
+    """
 
     move: Move
+    ending: Ending | None = None
     try_again_s: float | None = None
+
+
+class Because(Enum):
+    """Why a VM whose state was sent completely may run on its source again."""
+
+    REFUSED = auto()  # the register holds `refused`
+    GIVEN_BACK = auto()  # the destination took it, never ran it, and gave it up
+    OPERATOR = auto()  # an operator has confirmed that the destination is down
 
 
 @dataclass(frozen=True, slots=True)
 class Resuming:
-    """The register holds `refused`: the VM is to run here again, unless its QEMU is `gone`.
+    """The VM is this host's again and is to run here, unless its QEMU is `gone`.
 
-    `durable`: the offer is withdrawn, so that the gate lets it run.
+    `durable`: the journal says so, and the gate lets it run. `failures`: as in `Withdrawing`.
     """
 
     move: Move
     ending: Ending
+    because: Because = Because.REFUSED
     durable: bool = False
     gone: bool = False
     failures: int = 0
@@ -169,7 +188,8 @@ State = (
     | Ended
 )
 
-# Which state may follow which (staying is always allowed); `step` is tested to do nothing else.
+# Which state may follow which (staying is always allowed); `step` is tested to do nothing else. Besides, every state
+# but the last may be followed by `Releasing`: an operator's word for another host can come at any time.
 SUCCESSORS: dict[type[State], tuple[type[State], ...]] = {
     Checking: (Preparing, Ended),
     Preparing: (Offering, Withdrawing),

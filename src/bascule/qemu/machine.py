@@ -25,6 +25,7 @@ from bascule.qemu.user import QemuUser
 
 _LAUNCH_DEADLINE_S = 15.0
 _ADOPT_DEADLINE_S = 5.0
+_RECONNECT_PAUSE_S = 0.5
 _LAST_WORDS_S = 0.5
 
 
@@ -68,15 +69,40 @@ class QemuMachine:
     async def adopt(cls, record: ProcessRecord, *, deadline_s: float = _ADOPT_DEADLINE_S) -> Self:
         """Take over a QEMU that an earlier agent started; its vCPUs go on as they are.
 
-        Raises `QemuExited` if it is gone, `QmpTimeout` if it lives but does not answer. It is left as it is then.
+        One that lives and does not answer is taken over all the same: it is not `connected` then, and `keep_session`
+        goes on trying. Raises `QemuExited` if it is gone.
         """
         machine = cls(QemuProcess.adopt(record))
         try:
-            await machine.reconnect(deadline_s=deadline_s)
+            with suppress(QmpTimeout, QmpDisconnected):
+                await machine.reconnect(deadline_s=deadline_s)
         except BaseException:
             machine.process.close()
             raise
         return machine
+
+    @classmethod
+    def ended(cls, record: ProcessRecord) -> Self:
+        """Stand for a QEMU that has ended: it answers nothing, and its directory can be discarded."""
+        return cls(QemuProcess.ended(record))
+
+    async def keep_session(self, on_back: Callable[[], None]) -> None:
+        """Open the session again whenever it is lost, as long as the process lives; call `on_back` each time.
+
+        Events in between are lost: whoever needs them has to ask QEMU for its state.
+        """
+        while True:
+            if self.connected:
+                await self.disconnected()
+            while not self.connected:
+                try:
+                    self.process.raise_if_exited()
+                    await self.reconnect()
+                except QemuExited:
+                    return
+                except (QmpTimeout, QmpDisconnected):
+                    await asyncio.sleep(_RECONNECT_PAUSE_S)
+            on_back()
 
     async def reconnect(self, *, deadline_s: float = _ADOPT_DEADLINE_S) -> None:
         """Open the session, or a new one after it was lost. Events in between are lost: ask for the state."""

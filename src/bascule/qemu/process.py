@@ -63,7 +63,8 @@ class QemuProcess:
         self._pidfd = pidfd
         self._loop = asyncio.get_running_loop()
         self._exited: asyncio.Future[ExitStatus] = self._loop.create_future()
-        self._loop.add_reader(pidfd, self._on_exit)
+        if pidfd >= 0:
+            self._loop.add_reader(pidfd, self._on_exit)
 
     @classmethod
     def start(
@@ -131,6 +132,14 @@ class QemuProcess:
                 os.close(pidfd)
             raise QemuExited(record.pid, ExitStatus(), read_log(record.directory))
         return cls(record, pidfd)
+
+    @classmethod
+    def ended(cls, record: ProcessRecord) -> Self:
+        """Stand for a process that is known to have ended, and of which only the directory may be left."""
+        process = cls(record, -1)
+        process.exit_status = ExitStatus()
+        process._exited.set_result(process.exit_status)
+        return process
 
     @property
     def alive(self) -> bool:

@@ -1,0 +1,52 @@
+"""The source's questions to the destination's decision register, and what their answers are to the engine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bascule.agent.clock import wall_us
+from bascule.agent.host import Host
+from bascule.errors import Refused
+from bascule.migration import commands as do
+from bascule.migration import facts
+from bascule.migration.model import Decision, Move
+from bascule.migration.story import Story
+
+ANSWER_DEADLINE_S = 10.0  # the destination answers within less, if only to say that it is loading
+
+
+async def ask_register(
+    host: Host, peer: str, question: do.AskTake | do.AskRefuse, story: Story, now_s: float
+) -> facts.Answer | facts.StillLoading | facts.NoAnswer:
+    """Ask, and note in `story` what the destination says of its own clock. Raises NoAnswerError, BasculeError.
+
+    `now_s` is when the move is asked for, in seconds since it began.
+    """
+    move = story.move
+    register = {"vm_uuid": move.vm_uuid, "epoch": move.epoch}
+    match question:
+        case do.AskTake(state_file=state_file, last_copy=last_copy):
+            what, body = "take", {**register, "state_file": state_file, "last_copy": last_copy}
+        case do.AskRefuse(reason=reason):
+            what, body = "refuse", {**register, "reason": reason}
+    asked_us = wall_us()
+    path = f"/v1/peer/moves/{move.id}/{what}"
+    try:
+        answer = await host.peers.ask(peer, "POST", path, body, deadline_s=ANSWER_DEADLINE_S)
+    except Refused as error:  # it cannot take part in this at all
+        return facts.NoAnswer(str(error))
+    if answer["decision"] is None:
+        return facts.StillLoading(answer["reason"]) if answer["loading"] else facts.NoAnswer(answer["reason"])
+    if answer["running"]:
+        _note_times(story, move, answer["times_us"], now_s + (wall_us() - asked_us) / 1e6)
+    return facts.Answer(Decision(answer["decision"]), answer["running"], answer["reason"], answer["given_back"])
+
+
+def _note_times(story: Story, move: Move, theirs: dict[str, Any], now_s: float) -> None:
+    times = story.times
+    story.mark("RESUME", now_s)
+    if theirs.get("announced") is not None and times.destination_ahead_us is not None:
+        ago_s = (wall_us() + times.destination_ahead_us - theirs["announced"]) / 1e6
+        story.mark(f"announcement by {move.destination}", now_s - ago_s)
+    times.asked_there, times.loaded = theirs["asked"], theirs["loaded"]
+    times.decided, times.resumed = theirs["decided"], theirs["resumed"]
