@@ -30,6 +30,8 @@ from bascule.migration.model import Decision, Mode
 from bascule.migration.register import Ballot
 from bascule.qemu.migration_control import MigrationControl, MigrationParameters, tcp_uri
 from bascule.qemu.qmp import QmpError, QmpEvent
+from bascule.vm.definition import Definition
+from bascule.vm.serialise import from_dict
 
 TICK_S = 0.25
 AGAIN_S = 1.0
@@ -122,6 +124,11 @@ class DestinationMove:
         while True:
             await asyncio.sleep(TICK_S)
             self.deliver(facts.Tick())
+
+    @property
+    def definition(self) -> Definition:
+        """The VM's definition."""
+        return from_dict(self.record.definition or {})
 
     # --- what the source asks ----------------------------------------------------------------------------------------
 

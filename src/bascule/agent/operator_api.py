@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, Field
 
 from bascule import __version__
-from bascule.agent import http_errors
+from bascule.agent import http_errors, status
 from bascule.agent.catalogue import Catalogue
 from bascule.agent.host import Host
 from bascule.agent.http_errors import NotFound
@@ -36,6 +36,13 @@ class StopOptions(BaseModel):
 
     force: bool = False
     timeout_s: float = Field(default=60, gt=0, le=86400)
+
+
+class Recovery(BaseModel):
+    """`run_here`: let the VM run on this host by an operator's word that host `confirmed_down` is down."""
+
+    run_here: bool = False
+    confirmed_down: str | None = None
 
 
 class MoveRequest(BaseModel):
@@ -102,6 +109,30 @@ def make_operator_api(host: Host, catalogue: Catalogue) -> FastAPI:
         options = options or StopOptions()
         return await catalogue.stop(name, force=options.force, timeout_s=options.timeout_s)
 
+    @app.get("/v1/vms/{name}/status")
+    async def vm_status(name: str) -> dict[str, Any]:
+        """Say what is known of a VM here, what would settle what is open, and what each choice risks."""
+        return await status.status(host, name)
+
+    @app.post("/v1/vms/{name}/recover")
+    async def recover(name: str, recovery: Recovery | None = None) -> dict[str, Any]:
+        """Try again what is open of a VM, or let an operator decide. Answers as `status` does, after some seconds."""
+        wish = recovery or Recovery()
+        return await status.recover(host, name, run_here=wish.run_here, confirmed_down=wish.confirmed_down)
+
+    _add_moves(app, host, catalogue)
+
+    @app.get("/{path:path}", include_in_schema=False)
+    async def nothing(path: str) -> JSONResponse:
+        """Say that there is no such thing."""
+        return JSONResponse(http_errors.body_of(NotFound(f"the agent has nothing at /{path}")), 404)
+
+    return app
+
+
+def _add_moves(app: FastAPI, host: Host, catalogue: Catalogue) -> None:
+    """Add the routes for moves."""
+
     @app.post("/v1/plans")
     async def plan(request: MoveRequest) -> dict[str, Any]:
         """Run the pre-flight alone, and forecast the move. Nothing changes."""
@@ -159,13 +190,6 @@ def make_operator_api(host: Host, catalogue: Catalogue) -> FastAPI:
         if outgoing is not None:
             return _stream(outgoing.watchers.follow())
         return _stream(_only_end(await catalogue.report(move_id)))
-
-    @app.get("/{path:path}", include_in_schema=False)
-    async def nothing(path: str) -> JSONResponse:
-        """Say that there is no such thing."""
-        return JSONResponse(http_errors.body_of(NotFound(f"the agent has nothing at /{path}")), 404)
-
-    return app
 
 
 async def _only_end(report: dict[str, Any]) -> AsyncIterator[tuple[str, dict[str, Any]]]:

@@ -20,6 +20,8 @@ COMMANDS = {
     "cancel": Place("bascule.cli.moves", "cancel", "Cancel a move; the VM stays where it is."),
     "moves": Place("bascule.cli.moves", "moves", "List moves, or look at one."),
     "report": Place("bascule.cli.moves", "report", "Show what a move did, and what it felt like."),
+    "status": Place("bascule.cli.status", "status", "Say what is known of a VM, and what can be done."),
+    "recover": Place("bascule.cli.status", "recover", "Settle a move that could not be settled by itself."),
     "hosts": Place("bascule.cli.hosts", "hosts", "List the hosts that this agent knows."),
     "probe": Place("bascule.cli.probe", "probe", "Measure what a client of a VM feels."),
     "lab": Place("bascule.cli.lab", "lab", "Several hosts on this machine, to try everything."),
