@@ -6,259 +6,27 @@ so that it can drop, copy and hold back the ones it chooses; or a link that is t
 
 from __future__ import annotations
 
-import ctypes
-import itertools
-import os
-import socket
-import struct
-import subprocess
-import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.lab.probe_line import GREETING, PATIENCE_S, PORT, SERVER, Line, Relay, Rules, Service, build_line, wait_until
 
 from bascule.network.outage import outage_between
-from bascule.network.probe_process import ProbeSession
-from bascule.network.probe_samples import Samples
+from bascule.network.probe.samples import Samples
+from bascule.network.probe.session import ProbeSession
 
 pytestmark = pytest.mark.lab
 
-PATIENCE_S = 40.0
-PORT = 7
-SERVER = "192.0.2.2"
-CLIENT = "192.0.2.1"
 MS = 1_000_000
-CLONE_NEWNET = 0x40000000
-ETH_P_ALL = 3
-SOL_PACKET = 263
-PACKET_VNET_HDR = 15  # offload information goes along: checksums are not made yet
-PACKET_OUTGOING = 4
-SO_RCVBUFFORCE = 33
-VNET_HEADER_BYTES = 10
-GREETING = 0xFFFFFFFF  # the number of what the probe sends before it begins
-_number = itertools.count()
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, capture_output=True)
-
-
-def wait_until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.005)
-
-
-class Inside:
-    """A namespace, and a thread in it that makes sockets there."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        ip("netns", "add", name)
-        self._thread = ThreadPoolExecutor(1, initializer=self._enter)
-        ip("-n", name, "link", "set", "lo", "up")
-
-    def _enter(self) -> None:
-        namespace = os.open(f"/run/netns/{self.name}", os.O_RDONLY)
-        try:
-            assert _libc.setns(namespace, CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
-        finally:
-            os.close(namespace)
-
-    def socket(self, *sort: int) -> socket.socket:
-        return self._thread.submit(socket.socket, *sort).result()
-
-    def datagrams_received(self) -> int:
-        """How many UDP datagrams programs in here have read, as the kernel counts."""
-        table = self._thread.submit(Path("/proc/thread-self/net/snmp").read_text).result()
-        names, values = (line.split() for line in table.splitlines() if line.startswith("Udp:"))
-        return int(values[names.index("InDatagrams")])
-
-    def link(self, name: str, state: str) -> None:
-        ip("-n", self.name, "link", "set", "dev", name, state)
-
-    def remove(self) -> None:
-        self._thread.shutdown()
-        ip("netns", "del", self.name)
-
-
-@dataclass
-class Service:
-    """UDP and TCP echo in a namespace, and what of the probe's datagrams it answered."""
-
-    inside: Inside
-    answered: list[int] = field(default_factory=list)
-
-    def __enter__(self) -> Service:
-        self._udp = self.inside.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._udp.bind((SERVER, PORT))
-        self._listener = self.inside.socket(socket.AF_INET, socket.SOCK_STREAM)
-        self._listener.bind((SERVER, PORT))
-        self._listener.listen()
-        self._connections: list[socket.socket] = []
-        self._ended = False
-        self._threads = [threading.Thread(target=work) for work in (self._echo_udp, self._accept)]
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended = True
-        for sock in (self._udp, self._listener, *self._connections):
-            with suppress(OSError):  # not connected, for a datagram socket: it wakes the reader all the same
-                sock.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join()
-        for sock in (self._udp, self._listener, *self._connections):
-            sock.close()
-
-    def _echo_udp(self) -> None:
-        while True:
-            data, sender = self._udp.recvfrom(2048)
-            if self._ended:
-                return
-            with suppress(OSError):  # the link is down: not answered
-                self._udp.sendto(data, sender)
-                self.answered.append(number_of(data))
-
-    def _accept(self) -> None:
-        while not self._ended:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._connections.append(connection)
-            self._threads.append(threading.Thread(target=self._echo_tcp, args=(connection,)))
-            self._threads[-1].start()
-
-    @staticmethod
-    def _echo_tcp(connection: socket.socket) -> None:
-        with suppress(OSError):
-            while data := connection.recv(65536):
-                connection.sendall(data)
-
-
-def number_of(datagram: bytes) -> int:
-    return int(struct.unpack(">QI", datagram)[1])
-
-
-@dataclass
-class Rules:
-    """What to do to frames with these numbers. A held one goes out just after the one that it waits for."""
-
-    drop: frozenset[int] = frozenset()
-    copies: dict[int, int] = field(default_factory=dict)
-    hold_until: dict[int, int] = field(default_factory=dict)
-
-
-class Relay:
-    """Forwards frames between two links of a namespace, each direction in a thread; the probe's datagrams by rule."""
-
-    def __init__(self, inside: Inside, links: tuple[str, str], requests: Rules, answers: Rules) -> None:
-        self._sockets = [self._open(inside, link) for link in links]
-        self._ended = False
-        near, far = self._sockets
-        self._threads = [
-            threading.Thread(target=self._forward, args=(near, far, 36, requests)),
-            threading.Thread(target=self._forward, args=(far, near, 34, answers)),
-        ]
-        for thread in self._threads:
-            thread.start()
-
-    @staticmethod
-    def _open(inside: Inside, link: str) -> socket.socket:
-        sock = inside.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
-        sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 64 << 20)
-        sock.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
-        sock.bind((link, ETH_P_ALL))
-        sock.settimeout(0.1)
-        return sock
-
-    def end(self) -> None:
-        self._ended = True
-        for thread in self._threads:
-            thread.join()
-        for sock in self._sockets:
-            sock.close()
-
-    def _forward(self, here: socket.socket, there: socket.socket, port_at: int, rules: Rules) -> None:
-        held: dict[int, list[bytes]] = {}
-        while not self._ended:
-            try:
-                data, address = here.recvfrom(1 << 17)
-            except TimeoutError:
-                continue
-            if address[2] == PACKET_OUTGOING:
-                continue
-            number = self._number(data[VNET_HEADER_BYTES:], port_at)
-            if number in rules.drop:
-                continue
-            if number in rules.hold_until:
-                held.setdefault(rules.hold_until[number], []).append(data)
-                continue
-            for _ in range(1 + rules.copies.get(number, 0)):
-                there.send(data)
-            for one in held.pop(number, []):
-                there.send(one)
-
-    @staticmethod
-    def _number(frame: bytes, port_at: int) -> int:
-        """The number in a datagram of the probe; -1 for other frames."""
-        is_ours = (
-            frame[12:14] == b"\x08\x00"
-            and frame[23] == socket.IPPROTO_UDP
-            and frame[port_at : port_at + 2] == PORT.to_bytes(2, "big")
-            and len(frame) >= 54
-        )
-        return number_of(frame[42:54]) if is_ours else -1
-
-
-@dataclass
-class Line:
-    """The probe's namespace, the relay's (if there is one) and the service's."""
-
-    client: Inside
-    server: Inside
-    middle: Inside | None = None
 
 
 @pytest.fixture
 def line(request: pytest.FixtureRequest) -> Iterator[Line]:
     """Parametrised by "relay" or "direct"."""
-    prefix = f"bsc-probe{os.getpid()}-{next(_number)}"
-    names = ["client", "server", "middle"] if request.param == "relay" else ["client", "server"]
-    made: list[Inside] = []
-    try:
-        for name in names:
-            made.append(Inside(f"{prefix}-{name}"))  # noqa: PERF401 - those before one that fails are removed too
-        line = Line(*made)
-        if line.middle:
-            connect(line.client, "cable", line.middle, "near")
-            connect(line.server, "cable", line.middle, "far")
-        else:
-            connect(line.client, "cable", line.server, "cable")
-        ip("-n", line.client.name, "address", "add", f"{CLIENT}/24", "dev", "cable")
-        ip("-n", line.server.name, "address", "add", f"{SERVER}/24", "dev", "cable")
-        yield line
-    finally:
-        for inside in made:
-            inside.remove()
-        left = [entry.name for entry in Path("/run/netns").iterdir() if entry.name.startswith(prefix)]
-        assert not left
-
-
-def connect(one: Inside, name: str, other: Inside, other_name: str) -> None:
-    ip("link", "add", name, "netns", one.name, "type", "veth", "peer", "name", other_name, "netns", other.name)
-    for inside, link in ((one, name), (other, other_name)):
-        inside.link(link, "up")
+    with build_line(relay=request.param == "relay") as built:
+        yield built
 
 
 def sent_at_least(probe: ProbeSession, kind: str, count: int) -> Samples:

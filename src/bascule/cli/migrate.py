@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +15,11 @@ from bascule.cli.output import say, say_error, say_json, seconds_text
 from bascule.cli.progress import screen_for
 from bascule.cli.reports import show_report, write_html
 from bascule.errors import BasculeError, Failed, Finding, Refused
+
+if TYPE_CHECKING:
+    from bascule.cli.probe_wish import Wish
+
+PROBE_HZ = 1000.0
 
 
 @click.command()
@@ -40,6 +46,23 @@ from bascule.errors import BasculeError, Failed, Finding, Refused
     show_default=True,
     help="How long to wait for an agent that was lost midway.",
 )
+@click.option(
+    "--probe",
+    "probes",
+    multiple=True,
+    is_flag=False,
+    flag_value="",
+    metavar="[HOW]",
+    help="Watch the move as a client on this host would: by ICMP, or as in 10.77.0.50, udp:7, connect:22, arp,"
+    " http://10.77.0.50/. May be given several times; the report shows the first.",
+)
+@click.option(
+    "--probe-hz",
+    type=click.FloatRange(0, 10_000, min_open=True),
+    default=PROBE_HZ,
+    show_default=True,
+    help="Times a second.",
+)
 @json_option
 @socket_option
 @click.pass_context
@@ -55,6 +78,8 @@ def migrate(
     html_file: str | None,
     detach: bool,
     patience: float,
+    probes: tuple[str, ...],
+    probe_hz: float,
     as_json: bool,
 ) -> None:
     """Move the running VM to HOST.
@@ -68,12 +93,17 @@ def migrate(
       bascule migrate web h2
       bascule migrate web h2 --plan
       bascule migrate web h2 --max-blackout 50ms --deadline 2m --html move.html
+      bascule migrate web h2 --probe
+      bascule migrate web h2 --probe 10.77.0.50 --probe connect:443 --json
       bascule migrate web h2 --quick --json > move.json
     """
     if plan and (detach or html_file):
         raise click.UsageError("--plan moves nothing: it goes with neither --detach nor --html", ctx)
     if detach and html_file:
         raise click.UsageError("--detach does not wait for the report: use bascule report --html later", ctx)
+    if probes and (plan or detach):
+        raise click.UsageError("--probe watches a move to its end: it goes with neither --plan nor --detach", ctx)
+    wishes = _wishes(ctx, probes)
     client = AgentClient(agent_socket(ctx))
     request = {
         "vm": vm,
@@ -90,6 +120,8 @@ def migrate(
             say_json(started)
         else:
             say(f"move {started['id']} has begun; watch it with: bascule moves {started['id']} --follow")
+    elif wishes:
+        ctx.exit(_watched(client, request, wishes, probe_hz, patience_s=patience, html_file=html_file, as_json=as_json))
     else:
         with Follower(client, screen_for(as_json=as_json), ours=True, patience_s=patience) as follower:
             report = follower.wait(_start(client, request)["id"])
@@ -105,6 +137,45 @@ def _start(client: AgentClient, request: dict[str, Any]) -> dict[str, Any]:
         look="see whether the move has begun with: bascule moves",
     )
     return started
+
+
+def _wishes(ctx: click.Context, texts: Sequence[str]) -> list[Wish]:
+    """Read what `--probe` was told."""
+    if not texts:
+        return []
+    from bascule.cli.probe_wish import parse_wish  # noqa: PLC0415 - only where a probe is asked for
+
+    try:
+        return [parse_wish(text) for text in texts]
+    except ValueError as error:
+        raise click.UsageError(f"--probe: {error}", ctx) from error
+
+
+def _watched(
+    client: AgentClient,
+    request: dict[str, Any],
+    wishes: Sequence[Wish],
+    hz: float,
+    *,
+    patience_s: float,
+    html_file: str | None,
+    as_json: bool,
+) -> int:
+    """Move under the eyes of a client on this host, and put what it felt into the report."""
+    from bascule.cli import probe_beside  # noqa: PLC0415 - only where a probe is asked for
+    from bascule.cli.probe_address import address_for  # noqa: PLC0415
+
+    address = address_for(client, request["vm"], wishes, as_json=as_json)
+    with probe_beside.begin(wishes, address, hz) as beside:
+        with Follower(
+            client, probe_beside.WatchedScreen(beside, as_json=as_json), ours=True, patience_s=patience_s
+        ) as follower:
+            report = follower.wait(_start(client, request)["id"])
+        seen = beside.tell(client, report)
+    status = _tell(report, html_file, as_json=as_json)
+    if seen and not as_json:
+        probe_beside.show(seen, report)
+    return status
 
 
 def _tell(report: dict[str, Any], html_file: str | None, *, as_json: bool) -> int:

@@ -1,15 +1,16 @@
 """`bascule probe`: what a client of a VM feels, from this machine.
 
-The asking is done by a process of its own (`network.probe_session`); this one shows what that records.
+The asking is done by a process of its own (`network.probe`); this one shows what that records.
 """
 
 from __future__ import annotations
 
 import signal
-import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NoReturn, Protocol
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -17,89 +18,111 @@ from bascule.cli.options import DURATION, json_option
 from bascule.cli.output import say, say_json
 
 if TYPE_CHECKING:
+    from bascule.cli.probe_screen import Screen
     from bascule.network.outage import Outage
-    from bascule.network.probe_process import ProbeSession
-    from bascule.network.probe_totals import Totals
+    from bascule.network.probe.samples import Samples
+    from bascule.network.probe.session import ProbeSession
 
-ECHO_PORT = 7
-LIVE_EVERY_S = 0.2
-PLAIN_EVERY_S = 1.0
-SILENT_WORTH_TELLING_MS = 300.0
+USUAL_HZ = 1000.0
+CONNECT_HZ = 100.0
+CONNECT_TIMEOUT_S = 3.0
+PORT = click.IntRange(1, 65535)
 
 
 @click.command()
 @click.argument("address")
-@click.option("--udp", type=click.IntRange(1, 65535), metavar="PORT", help="UDP echo (the default, port 7).")
-@click.option("--tcp", type=click.IntRange(1, 65535), metavar="PORT", help="TCP echo over one connection.")
+@click.option("--icmp", is_flag=True, help="ICMP echo, as ping does (the default).")
+@click.option("--arp", is_flag=True, help="ARP requests to a neighbour on the same network (IPv4; needs root).")
+@click.option("--udp", type=PORT, metavar="PORT", help="Datagrams to an echo service.")
+@click.option("--tcp", type=PORT, metavar="PORT", help="Bytes over one connection to an echo service.")
+@click.option("--connect", type=PORT, metavar="PORT", help="A new TCP connection each time: SYN to SYN/ACK.")
 @click.option("--http", is_flag=True, help="HTTP GET of http://ADDRESS/ over one connection.")
+@click.option("-4", "ip_version", flag_value=4, type=int, help="Take a name's IPv4 address.")
+@click.option("-6", "ip_version", flag_value=6, type=int, help="Take a name's IPv6 address.")
 @click.option(
-    "--hz", type=click.FloatRange(0, 10_000, min_open=True), default=1000.0, show_default=True, help="Times a second."
+    "--hz",
+    type=click.FloatRange(0, 10_000, min_open=True),
+    help="Times a second, up to 10,000.  [default: 1000; with --connect 100]",
 )
 @click.option("--duration", type=DURATION, help="How long, as in 10s or 5m.  [default: until Ctrl-C]")
 @json_option
 def probe(
-    *, address: str, udp: int | None, tcp: int | None, http: bool, hz: float, duration: float | None, as_json: bool
+    *,
+    address: str,
+    icmp: bool,
+    arp: bool,
+    udp: int | None,
+    tcp: int | None,
+    connect: int | None,
+    http: bool,
+    ip_version: int | None,
+    hz: float | None,
+    duration: float | None,
+    as_json: bool,
 ) -> None:
-    """Ask ADDRESS many times a second and tell what a client feels: loss, order, silences, round trips.
+    """Ask ADDRESS many times a second and tell what a client feels: silences, loss, order, round trips.
 
-    UDP echo alone sees loss, duplicates and reordering. TCP echo verifies each byte of one connection that must
-    never break. HTTP asks for a page, one request at a time. ADDRESS is a name, an IPv4 or an IPv6 address.
+    ADDRESS is a name, an IPv4 or an IPv6 address. ICMP and UDP see loss, duplicates and reordering. A refused
+    port is an answer for --connect: the machine sent an RST. --tcp verifies each byte of one connection that
+    must never break. --http and --arp ask one question at a time.
 
-    Start it before a move and end it with Ctrl-C: a summary follows. As root it is scheduled before everything
-    else on this machine; where it was late all the same, it says so.
+    Start it before a move and end it with Ctrl-C: the figures so far follow. As root it is scheduled before
+    everything else on this machine; where it was late all the same, it says when, and subtracts it from no one.
 
     \b
     Examples:
       bascule probe 10.77.0.50
-      bascule probe 10.77.0.50 --tcp 7 --duration 30s
+      bascule probe fd77:ba5c:1e::50 --duration 30s
+      bascule probe 10.77.0.50 --connect 22
       bascule probe web.example:8080 --http --hz 100
-      bascule probe 10.77.0.50 --hz 10000 --duration 5s --json
+      bascule probe 10.77.0.50 --udp 7 --hz 10000 --duration 5s --json
 
     \b
-    Exit status: 0 done, however much was lost; 1 cannot be asked (no such name, connection refused); 2 usage.
+    Exit status: 0 done, however much was lost; 1 cannot be asked (no such name, no way, not permitted, nothing
+    listens); 2 usage; 3 the probe broke.
     """
-    if sum((udp is not None, tcp is not None, http)) > 1:
-        raise click.UsageError("give one of --udp, --tcp and --http")
-    kind = "http" if http else "tcp" if tcp is not None else "udp"
-    target = _target(kind, address, tcp if tcp is not None else udp if udp is not None else ECHO_PORT)
+    given: dict[str, int] = {"icmp": 0} if icmp else {}
+    given |= {"arp": 0} if arp else {}
+    given |= {kind: port for kind, port in (("udp", udp), ("tcp", tcp), ("connect", connect)) if port is not None}
+    given |= {"http": 0} if http else {}
+    if len(given) > 1:
+        raise click.UsageError(f"give one of {', '.join(f'--{kind}' for kind in given)}")
+    ((kind, port),) = (given or {"icmp": 0}).items()
+    target = _target(kind, address, port)
+    if kind == "arp" and ip_version == 6:
+        raise click.UsageError("--arp is for IPv4: leave -6 out, or ask by --icmp")
+    hz = hz or (CONNECT_HZ if kind == "connect" else USUAL_HZ)
     with _termination_interrupts():
-        result = _run(kind, target, hz, duration, quiet=as_json)
-    if result is None:
-        return
-    if as_json:
-        say_json(result.to_dict())
-    else:
-        _say_summary(result)
+        _run(kind, target, hz, duration, ip_version, as_json=as_json)
 
 
-def _run(kind: str, target: str, hz: float, duration_s: float | None, *, quiet: bool) -> Outage | None:
-    """Probe until the end and account for all of it; None when it was interrupted before it began."""
+def _run(kind: str, target: str, hz: float, duration_s: float | None, ip_version: int | None, *, as_json: bool) -> None:
+    """Probe until the end and account for all of it."""
     import tempfile  # noqa: PLC0415 - not needed for --help
     from pathlib import Path  # noqa: PLC0415
 
+    from bascule.cli.probe_screen import leave_picture, screen_for  # noqa: PLC0415
     from bascule.network.outage import outage_between  # noqa: PLC0415
-    from bascule.network.probe_process import ProbeSession  # noqa: PLC0415
+    from bascule.network.probe.session import ProbeSession  # noqa: PLC0415
+    from bascule.report.words import seconds  # noqa: PLC0415
 
+    targets: dict[str, Any] = {kind: target}
     with (
         tempfile.TemporaryDirectory(prefix="bascule-probe-") as directory,
         ProbeSession.start(
             Path(directory) / "recording",
-            udp=target if kind == "udp" else None,
-            tcp=target if kind == "tcp" else None,
-            http=target if kind == "http" else None,
             hz=hz,
             duration_s=duration_s,
-            connect_timeout_s=3.0,
+            ip_version=ip_version,
+            connect_timeout_s=CONNECT_TIMEOUT_S,
+            **targets,
         ) as session,
     ):
+        session.wait_connected()
+        screen = screen_for(quiet=as_json)
         try:
-            session.wait_connected()
-        except KeyboardInterrupt:
-            return None
-        screen = _screen(quiet=quiet)
-        try:
-            if session.silent and not quiet:
-                screen.note(f"{target} does not answer yet")
+            if session.silent:
+                screen.note(f"{target} does not answer yet: until it does, every probe counts as lost")
             _watch(session, kind, screen)
         except KeyboardInterrupt:
             pass  # the usual end
@@ -109,129 +132,87 @@ def _run(kind: str, target: str, hz: float, duration_s: float | None, *, quiet: 
         samples = session.samples(kind)
         end_ns = samples.stopped_at_ns or samples.recorded_until_ns
         start_ns = samples.sent_at_ns[0] if samples.sent_at_ns else end_ns
-        return outage_between(samples, start_ns, end_ns)
+        outage = outage_between(samples, start_ns, end_ns)
+        started_at = datetime.fromtimestamp((start_ns + time.time_ns() - time.monotonic_ns()) / 1e9).astimezone()
+    if as_json:
+        say_json(outage.to_dict() | {"started_at": started_at.isoformat(), "scheduling": session.scheduling})
+        return
+    gaps = [((begin - start_ns) / 1e9, (end - start_ns) / 1e9) for begin, end in samples.own_gaps(start_ns, end_ns)]
+    leave_picture(outage, gaps, ends=("0 s", seconds(outage.duration_s)))
+    _say_summary(outage, started_at)
 
 
 def _watch(session: ProbeSession, kind: str, screen: Screen) -> None:
-    from bascule.network.probe_totals import Totals  # noqa: PLC0415 - not needed for --help
+    from bascule.cli.probe_screen import Watch  # noqa: PLC0415 - not needed for --help
 
-    totals = Totals()
+    watch = Watch(session.samples(kind).stream)
+    told = 0
     while not session.wait_ended(screen.every_s):
-        totals.add(session.samples(kind))
-        if totals.until_ns or totals.silent_ms > SILENT_WORTH_TELLING_MS:
-            screen.show(_line(totals))
+        samples = session.samples(kind)
+        for sentence in _news(samples, told):
+            screen.note(sentence)
+        told = len(samples.events)
+        watch.update(samples)
+        if watch.has_begun:
+            screen.show(watch)
 
 
-def _line(totals: Totals) -> str:
-    from bascule.report.words import milliseconds  # noqa: PLC0415 - not needed for --help
-
-    now = "" if totals.rtt_median_ms is None else f", round trip now {milliseconds(totals.rtt_median_ms)}"
-    silent = f", SILENT for {milliseconds(totals.silent_ms)}" if totals.silent_ms > SILENT_WORTH_TELLING_MS else ""
-    return (
-        f"{totals.duration_s:6.1f} s  sent {totals.sent:,}, lost {totals.lost:,}, duplicated {totals.duplicated:,},"
-        f" reordered {totals.reordered:,}, longest silence {milliseconds(totals.longest_silence_ms)}{now}{silent}"
-    )
-
-
-class Screen(Protocol):
-    """Where the live line goes, and how often."""
-
-    every_s: float
-
-    def show(self, line: str) -> None:
-        """Show the line instead of, or below, the last one."""
-
-    def note(self, text: str) -> None:
-        """Show a sentence that stays."""
-
-    def close(self) -> None:
-        """Take away what is not meant to stay."""
+def _news(samples: Samples, told: int) -> Iterator[str]:
+    """What a user wants to know at once of the events after the first `told` ones, each sort once."""
+    before = {event.what for event in samples.events[:told]}
+    for event in samples.events[told:]:
+        if event.what == "reset" and event.what not in before:
+            yield "the port is refused (RST): nothing listens there, but the machine answers, and that counts"
+        elif event.what == "other-mac" and event.what not in before:
+            yield f"the address is also claimed by another MAC, {event.facts['mac']}"
+        elif event.what == "disconnected":
+            yield f"the connection broke: {event.facts['reason']}"
+        elif event.what == "connected" and "disconnected" in before:
+            yield "connected again"
+        before.add(event.what)
 
 
-class PlainScreen:
-    """A line a second; none at all for a program that reads JSON."""
-
-    every_s = PLAIN_EVERY_S
-
-    def __init__(self, *, quiet: bool) -> None:
-        self._quiet = quiet
-
-    def show(self, line: str) -> None:
-        """Write the line."""
-        if not self._quiet:
-            say(line)
-
-    def note(self, text: str) -> None:
-        """Write the sentence."""
-        self.show(text)
-
-    def close(self) -> None:
-        """Do nothing."""
-
-
-class LiveScreen:
-    """One line, redrawn in place."""
-
-    every_s = LIVE_EVERY_S
-
-    def __init__(self) -> None:
-        from rich.console import Console  # noqa: PLC0415 - slow to import, needed on terminals only
-        from rich.live import Live  # noqa: PLC0415
-
-        self._console = Console(highlight=False)
-        self._live = Live(console=self._console, transient=True, auto_refresh=False)
-        self._live.start()
-
-    def show(self, line: str) -> None:
-        """Redraw the line."""
-        from rich.text import Text  # noqa: PLC0415 - loaded by now
-
-        self._live.update(Text(line, no_wrap=True, overflow="ellipsis"), refresh=True)
-
-    def note(self, text: str) -> None:
-        """Print the sentence above the line."""
-        self._console.print(text, markup=False)
-
-    def close(self) -> None:
-        """Take the line away."""
-        self._live.stop()
-
-
-def _screen(*, quiet: bool) -> Screen:
-    return LiveScreen() if sys.stdout.isatty() and not quiet else PlainScreen(quiet=quiet)
-
-
-def _say_summary(result: Outage) -> None:
-    from bascule.report.words import frequency, milliseconds  # noqa: PLC0415 - not needed for --help
+def _say_summary(result: Outage, started_at: datetime) -> None:
+    from bascule.cli.probe_picture import short_time  # noqa: PLC0415 - not needed for --help
+    from bascule.report.words import frequency, milliseconds, seconds  # noqa: PLC0415
 
     share = f" ({100 * result.lost / result.sent:.3g} %)" if result.lost else ""
     say(f"{result.probe} to {result.target} at {frequency(result.probe_hz)}")
     say(
         f"sent {result.sent:,}, lost {result.lost:,}{share}, duplicated {result.duplicated:,},"
-        f" reordered {result.reordered:,}"
+        f" reordered {result.reordered:,}, in {seconds(result.duration_s)}"
     )
-    if result.longest_silence_ms is not None:
+    if result.longest_silence_ms is not None and result.silence_start_s is not None:
+        at = started_at + timedelta(seconds=result.silence_start_s)
         say(
             f"longest silence {milliseconds(result.longest_silence_ms)}, {result.silence_start_s:.3f} s after the start"
+            f" (at {at:%H:%M:%S}.{at.microsecond // 1000:03})"
         )
+    trips = (
+        ("median", result.rtt_median_ms),
+        ("90 % within", result.rtt_p90_ms),
+        ("99 %", result.rtt_p99_ms),
+        ("99.9 %", result.rtt_p999_ms),
+        ("longest", result.rtt_max_ms),
+    )
     if result.rtt_median_ms is not None:
-        say(
-            f"round trip: median {milliseconds(result.rtt_median_ms)}, 99 % within {milliseconds(result.rtt_p99_ms)},"
-            f" longest {milliseconds(result.rtt_max_ms)}"
-        )
+        say(f"round trip: {', '.join(f'{name} {short_time(value)}' for name, value in trips)}")
     if result.note:
         say(result.note)
 
 
 def _target(kind: str, address: str, port: int) -> str:
+    if kind == "http" and address.startswith("http://"):
+        return address
+    is_six = address.count(":") > 1
+    bracketed = f"[{address}]" if is_six and not address.startswith("[") else address
     if kind == "http":
-        return address if address.startswith("http://") else f"http://{address}/"
-    if address.count(":") == 1:
-        raise click.UsageError(
-            f"{address}: give the port by --udp or --tcp, as in: --{kind} {address.partition(':')[2]}"
-        )
-    bracketed = f"[{address}]" if ":" in address and not address.startswith("[") else address
-    return f"{bracketed}:{port}"
+        return f"http://{bracketed}/"
+    if not is_six and ":" in address:
+        host, _, given = address.partition(":")
+        example = f"{host} --{kind if port else 'tcp'} {given}"
+        raise click.UsageError(f"{address}: give the port by --udp, --tcp or --connect, as in: {example}")
+    return f"{bracketed}:{port}" if port else address
 
 
 @contextmanager

@@ -7,9 +7,16 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any, Protocol, TextIO
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from bascule.cli.output import CONTROLS, say, size_text
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+Beneath = Callable[[int, int], "RenderableType"]
+"""What else a live screen shows, drawn for so many columns and lines."""
 
 
 class Screen(Protocol):
@@ -63,12 +70,20 @@ class QuietScreen:
 class LiveScreen:
     """A bar of the memory that is still to be copied, redrawn in place, with the figures beside it."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, beneath: Beneath | None = None) -> None:
         from rich.console import Console  # noqa: PLC0415 - slow to import, needed on terminals only
         from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn  # noqa: PLC0415
 
-        self._console = Console(file=stream, highlight=False)
-        self._progress = Progress(
+        self._console = console = Console(file=stream, highlight=False)
+
+        class WithBeneath(Progress):
+            def get_renderables(self) -> Iterator[RenderableType]:
+                yield from super().get_renderables()
+                if beneath is not None:
+                    width, height = console.size
+                    yield beneath(width - 1, height - 2)
+
+        self._progress = WithBeneath(
             SpinnerColumn(),
             BarColumn(bar_width=24),
             TextColumn("{task.description}", markup=False),
@@ -95,7 +110,7 @@ class LiveScreen:
         self._progress.stop()
 
 
-def screen_for(*, as_json: bool) -> Screen:
+def screen_for(*, as_json: bool, beneath: Beneath | None = None) -> Screen:
     """Choose the screen: stdout belongs to the report when that is JSON, so progress goes to stderr then.
 
     Programs that ask for JSON and whose stderr is no terminal get no progress, so that stderr holds nothing
@@ -103,7 +118,7 @@ def screen_for(*, as_json: bool) -> Screen:
     """
     stream = sys.stderr if as_json else sys.stdout
     if stream.isatty() and os.environ.get("TERM", "dumb") != "dumb":
-        return LiveScreen(stream)
+        return LiveScreen(stream, beneath)
     return QuietScreen() if as_json and not stream.isatty() else PlainScreen(stream)
 
 

@@ -30,7 +30,7 @@ from bascule.lab.names import namespace
 from bascule.lab.newer_qemu import lab_qemu
 from bascule.lab.places import CACHE
 from bascule.network.outage import Outage
-from bascule.network.probe_process import ProbeSession
+from bascule.network.probe.session import ProbeSession
 from bascule.report.html import render_html
 from bascule.report.text import render_text
 

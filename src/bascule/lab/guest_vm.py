@@ -45,6 +45,11 @@ class GuestVm:
         self._image: GuestImage | None = None
 
     @property
+    def address_v6(self) -> str:
+        """The guest's IPv6 address, which follows from the other one as a host's does."""
+        return f"fd77:ba5c:1e::{self.address.rsplit('.', 1)[1]}"
+
+    @property
     def mac(self) -> str:
         """The guest's MAC: one for each address, so that a new guest is found by clients that knew an old one."""
         return "52:54:00:77:00:" + f"{int(self.address.rsplit('.', 1)[1]):02x}"
@@ -58,7 +63,7 @@ class GuestVm:
         """Return the VM's definition with `sections` added; kernel and initrd are put where QEMU may read them."""
         image = self._image or self.build_image()
         kernel, initrd = (self._share(lab, file) for file in (image.kernel, image.initrd))
-        options = GuestOptions((f"{self.address}/24",), self._dirty_mib, self._rate_mb_s)
+        options = GuestOptions((f"{self.address}/24+{self.address_v6}/64",), self._dirty_mib, self._rate_mb_s)
         return f"""
 name = "{self.name}"
 memory = {self._memory_mib}

@@ -4,7 +4,7 @@
 - `bridge`: ports, addresses and learned MACs of a bridge
 - `frames`, `announcement`: telling the network a VM's new place
 - `netlink`: how the above talk to the kernel about links
-- `probe*`, `outage`: asking a guest many times a second from outside, and what the answers say
+- `probe`, `outage`: asking a guest many times a second from outside, and what the answers say
 
 Words: an *announcement* is RARP, gratuitous ARP and unsolicited neighbour advertisement; the *outage* is what a client
 sees from outside, the longest silence and the frames lost, duplicated or reordered.

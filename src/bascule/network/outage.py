@@ -1,4 +1,4 @@
-"""What a client saw in a window of time: pure accounting over the samples of one probe stream.
+"""What a client saw in a window of time: accounting over the samples of one probe stream.
 
 Every figure is computed from one clock, the probe's own CLOCK_MONOTONIC. The window is half open, [start, end), so
 that the counts of windows side by side add up. For the probes *sent in the window*:
@@ -9,7 +9,10 @@ duplicated  answers beyond the first, each copy counted
 reordered   answers that arrived after the answer to a probe sent later (the singleton of RFC 4737 section 3.3: its
             sequence number is smaller than the next expected one). First copies only; the answer that overtook is not
             counted, each one that was overtaken is
-rtt         first answer's arrival minus the sending, over the answered ones: median, p99 (nearest rank), longest
+rtt         first answer's arrival minus the sending, over the answered ones: percentiles by nearest rank
+own_gap     a time in which this machine kept the probe from asking on time, or put it aside while it sent
+
+Duplicates and reordering are seen where answers carry numbers (ICMP, UDP); what others see, their modules say.
 
 longest silence: the longest time between two consecutive answers' arrivals in which at least one probe was outstanding:
 sent, not answered yet, and not longer ago than the answer time-out. Any answer ends a silence, a duplicate too.
@@ -27,14 +30,16 @@ from __future__ import annotations
 
 import math
 import statistics
+import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
-from bascule.network.probe_note import note_of
-from bascule.network.probe_samples import Samples
+from bascule.network.probe.note import note_of
+from bascule.network.probe.samples import NUMBERED, Samples
 
 ANSWER_TIMEOUT_S = 1.0
 MAX_SAMPLES = 10_000  # of one report: ten seconds at 1 kHz in full
@@ -47,7 +52,8 @@ class Outage:
     """The outage record of a report. Times are relative to the origin given (a move's start), None means not known.
 
     `samples` are (when it was sent in s, its round trip in ms or None when it was lost); of very many, each stretch
-    keeps its shortest and its longest round trip and one of its lost probes.
+    keeps its shortest and its longest round trip and one of its lost probes. `duration_s` is the window's length;
+    `sent` divided by it is the rate that was reached, `probe_hz` the rate that was asked for.
     """
 
     probe: str
@@ -59,10 +65,17 @@ class Outage:
     reordered: int
     longest_silence_ms: float | None
     rtt_median_ms: float | None
+    rtt_p90_ms: float | None
     rtt_p99_ms: float | None
+    rtt_p999_ms: float | None
     rtt_max_ms: float | None
     samples: tuple[tuple[float, float | None], ...]
     silence_start_s: float | None
+    duration_s: float
+    own_gaps: int
+    own_gap_total_ms: float
+    own_gap_longest_ms: float
+    own_gap_longest_start_s: float | None
     note: str
 
     def to_dict(self) -> dict[str, Any]:
@@ -88,12 +101,14 @@ def outage_between(
     origin_ns = start_ns if origin_ns is None else origin_ns
     timeout_ns = round(answer_timeout_s * NS_PER_S)
     asked = samples.sent_in(start_ns, end_ns)
-    first_ns, duplicated, reordered = _match(samples, asked, end_ns + timeout_ns)
+    first_ns, duplicated, reordered = match_answers(samples, asked, end_ns + timeout_ns)
     sent_ns = samples.sent_at_ns[asked.start : asked.stop]
     trips = [(at - sent) / NS_PER_MS if at else None for sent, at in zip(sent_ns, first_ns, strict=True)]
     answered = sorted(trip for trip in trips if trip is not None)
     silence = longest_silence(samples, start_ns, end_ns, timeout_ns)
     pairs = [(sent - origin_ns, trip) for sent, trip in zip(sent_ns, trips, strict=True)]
+    gaps = samples.own_gaps(start_ns, end_ns)
+    longest_gap = max(gaps, key=lambda gap: gap[1] - gap[0], default=None)
     return Outage(
         probe=samples.stream.name,
         target=samples.stream.target,
@@ -104,12 +119,38 @@ def outage_between(
         reordered=reordered,
         longest_silence_ms=round((silence[1] - silence[0]) / NS_PER_MS, 4) if silence else None,
         rtt_median_ms=round(statistics.median(answered), 4) if answered else None,
-        rtt_p99_ms=round(answered[math.ceil(0.99 * len(answered)) - 1], 4) if answered else None,
+        rtt_p90_ms=_percentile(answered, 0.9),
+        rtt_p99_ms=_percentile(answered, 0.99),
+        rtt_p999_ms=_percentile(answered, 0.999),
         rtt_max_ms=round(answered[-1], 4) if answered else None,
         samples=_thinned(pairs, max_samples),
         silence_start_s=round((silence[0] - origin_ns) / NS_PER_S, 6) if silence else None,
-        note=note_of(samples, start_ns, end_ns, asked=asked, first_ns=first_ns, silence=silence, timeout_ns=timeout_ns),
+        duration_s=round((end_ns - start_ns) / NS_PER_S, 6),
+        own_gaps=len(gaps),
+        own_gap_total_ms=round(sum(end - begin for begin, end in gaps) / NS_PER_MS, 4),
+        own_gap_longest_ms=round((longest_gap[1] - longest_gap[0]) / NS_PER_MS, 4) if longest_gap else 0.0,
+        own_gap_longest_start_s=round((longest_gap[0] - origin_ns) / NS_PER_S, 6) if longest_gap else None,
+        note=note_of(
+            samples,
+            start_ns,
+            end_ns,
+            asked=asked,
+            first_ns=first_ns,
+            silence=silence,
+            timeout_ns=timeout_ns,
+            origin_ns=origin_ns,
+        ),
     )
+
+
+def _percentile(ordered: Sequence[float], share: float) -> float | None:
+    """The nearest rank: the smallest value that at least this share is not above."""
+    return round(ordered[math.ceil(share * len(ordered)) - 1], 4) if ordered else None
+
+
+def monotonic_ns_of(moment: datetime) -> int:
+    """Convert a moment of this machine's wall clock to CLOCK_MONOTONIC: right unless the clock was set since then."""
+    return round(moment.timestamp() * NS_PER_S) - (time.time_ns() - time.monotonic_ns())
 
 
 def longest_silence(samples: Samples, start_ns: int, end_ns: int, timeout_ns: int) -> tuple[int, int] | None:
@@ -148,8 +189,9 @@ def _was_outstanding(samples: Samples, begin_ns: int, end_ns: int, timeout_ns: i
     return any(sequence not in answered for sequence in range(oldest, after))
 
 
-def _match(samples: Samples, asked: range, until_ns: int) -> tuple[list[int], int, int]:
+def match_answers(samples: Samples, asked: range, until_ns: int) -> tuple[list[int], int, int]:
     """Give the arrival of each asked probe's first answer (0: none), and count duplicated and reordered answers."""
+    can_reorder = samples.stream.kind in NUMBERED
     first_ns = [0] * len(asked)
     duplicated = reordered = 0
     if not asked:
@@ -166,7 +208,7 @@ def _match(samples: Samples, asked: range, until_ns: int) -> tuple[list[int], in
                 duplicated += 1
                 continue
             first_ns[sequence - base] = at_ns
-            reordered += sequence < next_expected
+            reordered += can_reorder and sequence < next_expected
         next_expected = max(next_expected, sequence + 1)
     return first_ns, duplicated, reordered
 

@@ -12,7 +12,7 @@ import pytest
 from tests.lab.moves.conftest import Place
 
 from bascule.lab.names import namespace
-from bascule.network.probe_process import ProbeSession
+from bascule.network.probe.session import ProbeSession
 
 pytestmark = pytest.mark.lab
 

@@ -121,5 +121,5 @@ def test_wrong_usage(words: list[str]) -> None:
 def test_help_has_examples() -> None:
     done = run("--help")
     assert done.returncode == 0
-    assert "bascule probe 10.77.0.50 --tcp 7" in done.stdout
+    assert "bascule probe 10.77.0.50 --connect 22" in done.stdout
     assert "Exit status: 0 done" in done.stdout

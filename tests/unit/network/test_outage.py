@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bascule.network.outage import Outage, longest_silence, outage_between
-from bascule.network.probe_samples import Event, PauseCause, Samples, StreamInfo
+from bascule.network.probe.samples import Event, PauseCause, Samples, StreamInfo
 
 MS = 1_000_000
 S = 1000 * MS
@@ -132,8 +132,10 @@ def test_what_the_probe_did_itself_is_told_and_subtracted_from_no_one() -> None:
         column.append(value)
     seen = outage_between(recording, S, 2 * S)
     assert (seen.sent, seen.lost, seen.longest_silence_ms) == (80, 0, 21.0)
-    assert "was not scheduled and sent nothing for 20.0 ms (1 gap)" in seen.note
-    assert "20.0 ms of the longest silence" in seen.note
+    assert "was not scheduled for 20.0 ms (1 gap, at 0.040 s)" in seen.note
+    assert (seen.own_gaps, seen.own_gap_total_ms, seen.own_gap_longest_ms) == (1, 20.0, 20.0)
+    assert seen.own_gap_longest_start_s == 0.04
+    assert "20.0 ms of that fall into the longest silence" in seen.note
 
 
 def test_a_window_that_is_not_final_says_so() -> None:
@@ -162,7 +164,8 @@ def test_json_keys() -> None:
     record = outage_between(steady(10), S, 2 * S).to_dict()
     assert set(record) == {
         *("probe", "target", "probe_hz", "sent", "lost", "duplicated", "reordered", "longest_silence_ms"),
-        *("rtt_median_ms", "rtt_p99_ms", "rtt_max_ms", "samples", "silence_start_s", "note"),
+        *("rtt_median_ms", "rtt_p90_ms", "rtt_p99_ms", "rtt_p999_ms", "rtt_max_ms", "samples", "silence_start_s"),
+        *("duration_s", "own_gaps", "own_gap_total_ms", "own_gap_longest_ms", "own_gap_longest_start_s", "note"),
     }
     assert record["samples"][0] == [0.0, 0.25]
 

@@ -18,14 +18,20 @@ while read -r name; do
     insmod "/lib/modules/$name.ko" $parameters
 done </lib/modules/order
 
-# bascule.ip=ADDRESS/LENGTH[,ADDRESS/LENGTH]...: the first is eth0's, and so on. Other interfaces stay down.
+# bascule.ip=ADDRESS/LENGTH[+ADDRESS/LENGTH]...[,...]: those before the first comma are eth0's, and so on. Other
+# interfaces stay down. No IPv6 address waits until duplicates of it are looked for.
 ip link set lo up
 for word in $words; do
     case $word in bascule.ip=*)
         number=0
         IFS=,
-        for address in ${word#*=}; do
-            ip address add "$address" dev "eth$number"
+        for addresses in ${word#*=}; do
+            [ ! -e /proc/sys/net/ipv6 ] || echo 0 >"/proc/sys/net/ipv6/conf/eth$number/accept_dad"
+            IFS=+
+            for address in $addresses; do
+                ip address add "$address" dev "eth$number"
+            done
+            IFS=,
             ip link set "eth$number" up
             number=$((number + 1))
         done
