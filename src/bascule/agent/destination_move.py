@@ -36,6 +36,8 @@ from bascule.vm.serialise import from_dict
 TICK_S = 0.25
 AGAIN_S = 1.0
 ANSWER_WITHIN_S = 8.0
+LOOK_S = 5.0  # as long as QEMU may take to load what has already reached this host
+LOOK_AGAIN_S = 0.25
 SETTLED = (destination.Ran, destination.Discarding, destination.Discarded)
 
 
@@ -217,6 +219,14 @@ class DestinationMove:
         elif stats.status == "failed":
             self.deliver(facts.IncomingBroken(f"QEMU on {self.move.destination} could not load the state"))
 
+    async def _look_at_incoming(self) -> None:
+        """Watch a QEMU that answers until it has loaded what has come, or will not. A frozen one answers later."""
+        until = self._loop.time() + LOOK_S
+        while self._loop.time() < until and isinstance(self.state, destination.Receiving):
+            await self._learn_what_was_missed()  # its error ends the look: without an answer nothing is known
+            await asyncio.sleep(LOOK_AGAIN_S)
+        self.deliver(facts.IncomingBroken("the state did not arrive completely"))
+
     def _on_qemu_event(self, event: QmpEvent) -> None:
         if event.name == "RESUME":
             self._times["resumed"] = event.at_us
@@ -288,6 +298,8 @@ class DestinationMove:
                 await self._give_back()
             case do.AskSource():
                 await self._ask_source()
+            case do.LookAtIncoming():
+                await self._look_at_incoming()
             case do.DestroyIncoming():
                 if self._launching is not None:
                     await asyncio.wait([self._launching])  # else it could be there after its end

@@ -147,6 +147,15 @@ class AskSource:
 
 
 @dataclass(frozen=True, slots=True)
+class LookAtIncoming:
+    """Ask QEMU whether more of the state is coming, whose source is dead.
+
+    Answer: `IncomingLoaded`, or `IncomingBroken` if QEMU has answered for some seconds and has not loaded it. None if
+    QEMU does not answer: what it has received so far may be everything.
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class DestroyIncoming:
     """End the destination's QEMU and clean up. Answer: `IncomingDestroyed` or `DestroyFailed`."""
 
@@ -200,6 +209,7 @@ DestinationCommand = (
     | JournalOverride
     | GiveBack
     | AskSource
+    | LookAtIncoming
     | DestroyIncoming
     | RunVcpus
     | AnnounceHere

@@ -34,6 +34,7 @@ from bascule.migration.model import Decision, Mode, Move
 
 ASK_SOURCE_S = 3.0
 ARRIVAL_S = 5.0  # with the source's word given, a live copy that is not loaded after this long never will be
+LOOK_AGAIN_S = 20.0  # longer than a look takes
 JOURNAL_AGAIN_S = 0.5
 RUN_AGAIN_S = 0.5
 RUN_AGAIN_AT_MOST_S = 8.0
@@ -149,7 +150,7 @@ SUCCESSORS: dict[type[State], tuple[type[State], ...]] = {
     Taking: (Starting, Refusing, Discarding),
     Starting: (Ran, Returning, Discarding),
     Ran: (),
-    Returning: (Discarding, Ran),
+    Returning: (Discarding, Ran, Starting),
     Refusing: (Discarding, Starting),
     Discarding: (Discarded,),
     Discarded: (),
@@ -236,10 +237,13 @@ def _receiving(state: Receiving, fact: facts.DestinationFact, now: float) -> Ste
         case facts.IncomingBroken(reason=reason) | facts.RefuseAsked(reason=reason) | facts.StoodDown(reason=reason):
             return _refuse(state.move, reason)
         case facts.Tick() if state.word_s is not None:
-            # What may be the last copy is waited for as long as its QEMU lives: it may be frozen, and have everything.
-            late = now - state.word_s > ARRIVAL_S and not state.last_copy
-            if state.move.mode is Mode.LIVE and late:
+            if state.move.mode is Mode.QUICK or now - state.word_s <= ARRIVAL_S:
+                return state, ()
+            if not state.last_copy:
                 return _refuse(state.move, "the state did not arrive completely")
+            # What may be the last copy is not given up while its QEMU is frozen: it may have everything.
+            if now >= state.ask_source_s:
+                return replace(state, ask_source_s=now + LOOK_AGAIN_S), (do.LookAtIncoming(),)
             return state, ()
         case facts.Tick() if now >= state.ask_source_s:
             return replace(state, ask_source_s=now + ASK_SOURCE_S), (do.AskSource(),)
@@ -294,6 +298,8 @@ def _returning(state: Returning, fact: facts.DestinationFact, now: float) -> Ste
             return Discarding(state.move, state.reason, given_back=True), (do.DestroyIncoming(),)
         case facts.GuestRunning():  # an operator was faster, and has started it here
             return Ran(state.move), ()
+        case facts.RunFailed(reason=reason, never_ran=False):  # or has tried to: it may have run
+            return Starting(state.move, reason, failures=1, never=-1, try_again_s=now + RUN_AGAIN_S), ()
         case facts.StoodDown(reason=reason):
             return Discarding(state.move, reason), (do.DestroyIncoming(),)
         case facts.JournalFailed():
@@ -324,6 +330,8 @@ def _starting(state: Starting, fact: facts.DestinationFact, now: float) -> Step:
             return Returning(state.move, reason), (do.GiveBack(),)
         case facts.StoodDown(reason=reason):
             return Discarding(state.move, reason), (do.DestroyIncoming(),)
+        case facts.GivenBack():  # which was being written when it was taken for run
+            return Discarding(state.move, state.failure, given_back=True), (do.DestroyIncoming(),)
         case facts.RunFailed(reason=reason, never_ran=never_ran):
             never = state.never + 1 if never_ran and state.never >= 0 else -1
             if never >= RUN_TRIES:

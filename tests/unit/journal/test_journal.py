@@ -21,6 +21,7 @@ from bascule.journal.records import FactRecord, MoveRecord, VmRecord
 from bascule.journal.schema import VERSION
 from bascule.migration.model import Decision, Goals, Mode, Move
 from bascule.migration.ownership import Offer
+from bascule.migration.register import Ballot
 
 UUID = "11111111-2222-3333-4444-555555555555"
 
@@ -86,7 +87,7 @@ async def test_a_name_or_a_uuid_is_given_once(journal: Journal) -> None:
 
 async def test_the_name_of_a_vm_that_was_handed_over_is_free(journal: Journal) -> None:
     await journal.define(vm())
-    await journal.release(UUID, "h2", 2)
+    await journal.release(move(vm_uuid=UUID, destination="h2", epoch=2))
     await journal.define(vm(uuid="other"))
     assert (await journal.vm("web")) == vm(uuid="other")
     gone = await journal.handed_over("web")
@@ -100,7 +101,7 @@ async def test_the_name_of_a_vm_that_was_handed_over_is_free(journal: Journal) -
 async def test_an_offer_that_is_withdrawn_leaves_the_vm_and_uses_its_epoch_up(journal: Journal, path: Path) -> None:
     await journal.define(vm())
     await journal.offer(UUID, Offer("h2", 2, "m1"))
-    await journal.withdraw(UUID, "m1", 2)
+    await journal.withdraw(move(1))
     again = await reopened(journal, path)
     assert await again.vm("web") == vm(epoch=2)
     await again.close()
@@ -108,15 +109,15 @@ async def test_an_offer_that_is_withdrawn_leaves_the_vm_and_uses_its_epoch_up(jo
 
 async def test_a_withdrawal_that_was_never_offered_uses_the_epoch_up_too(journal: Journal) -> None:
     await journal.define(vm())
-    await journal.withdraw(UUID, "m1", 2)
-    await journal.withdraw(UUID, "m1", 2)
+    await journal.withdraw(move(1))
+    await journal.withdraw(move(1))
     assert await journal.vm("web") == vm(epoch=2)
 
 
 async def test_only_the_move_that_offered_withdraws(journal: Journal) -> None:
     await journal.define(vm())
     await journal.offer(UUID, Offer("h2", 2, "m1"))
-    await journal.withdraw(UUID, "m0", 2)
+    await journal.withdraw(move(0))
     assert await journal.vm("web") == vm(offer=Offer("h2", 2, "m1"))
 
 
@@ -128,7 +129,7 @@ async def test_one_offer_at_a_time_and_of_own_vms_only(journal: Journal) -> None
         await journal.offer(UUID, Offer("h3", 2, "m2"))
     with pytest.raises(Refused, match="not this host's"):
         await journal.offer("unknown", Offer("h2", 2, "m1"))
-    await journal.release(UUID, "h2", 2)
+    await journal.release(move(vm_uuid=UUID, destination="h2", epoch=2))
     with pytest.raises(Refused, match="not this host's"):
         await journal.offer(UUID, Offer("h3", 3, "m3"))
 
@@ -136,14 +137,14 @@ async def test_one_offer_at_a_time_and_of_own_vms_only(journal: Journal) -> None
 async def test_a_release_is_one_change_and_a_late_one_changes_nothing(journal: Journal, path: Path) -> None:
     await journal.define(vm(process={"pid": 42}, accelerator="tcg", wanted="running"))
     await journal.offer(UUID, Offer("h2", 2, "m1"))
-    await journal.release(UUID, "h2", 2)
+    await journal.release(move(vm_uuid=UUID, destination="h2", epoch=2))
     again = await reopened(journal, path)
     assert await again.vm("web") is None
     assert await again.vms() == []
     assert await again.vm_by_uuid(UUID) == vm(owner="h2", here=False, epoch=2)
     back = vm(owner="h1", epoch=3)
-    assert await again.decide(UUID, 3, Decision.TAKEN, "m2", back) is Decision.TAKEN
-    await again.release(UUID, "h2", 2)  # of the move before
+    assert await again.decide(Ballot(UUID, 3, "m2"), Decision.TAKEN, back) is Decision.TAKEN
+    await again.release(move(vm_uuid=UUID, destination="h2", epoch=2))  # of the move before
     assert await again.vm("web") == back
     await again.close()
 
@@ -153,27 +154,27 @@ async def test_a_release_is_one_change_and_a_late_one_changes_nothing(journal: J
 
 async def test_taken_makes_this_host_the_owner_in_the_same_write(journal: Journal, path: Path) -> None:
     mine = vm(owner="h2", epoch=2, process={"pid": 7}, accelerator="tcg", wanted="running")
-    assert await journal.decision(UUID, 2) is None
-    assert await journal.decide(UUID, 2, Decision.TAKEN, "m1", mine) is Decision.TAKEN
+    assert await journal.decision(Ballot(UUID, 2, "m1")) is None
+    assert await journal.decide(Ballot(UUID, 2, "m1"), Decision.TAKEN, mine) is Decision.TAKEN
     again = await reopened(journal, path)
-    assert await again.decision(UUID, 2) is Decision.TAKEN
+    assert await again.decision(Ballot(UUID, 2, "m1")) is Decision.TAKEN
     assert await again.vm("web") == mine
     await again.close()
 
 
 async def test_if_the_vm_cannot_be_written_the_register_is_not_either(journal: Journal) -> None:
     with pytest.raises(TypeError):
-        await journal.decide(UUID, 2, Decision.TAKEN, "m1", vm(epoch=2, definition={"not": {"JSON"}}))
-    assert await journal.decision(UUID, 2) is None
+        await journal.decide(Ballot(UUID, 2, "m1"), Decision.TAKEN, vm(epoch=2, definition={"not": {"JSON"}}))
+    assert await journal.decision(Ballot(UUID, 2, "m1")) is None
     assert await journal.vm_by_uuid(UUID) is None
 
 
 @pytest.mark.parametrize("first", list(Decision))
 @pytest.mark.parametrize("second", list(Decision))
 async def test_the_register_is_written_once(journal: Journal, path: Path, first: Decision, second: Decision) -> None:
-    assert await journal.decide(UUID, 2, first, "m1", vm(epoch=2)) is first
+    assert await journal.decide(Ballot(UUID, 2, "m1"), first, vm(epoch=2)) is first
     again = await reopened(journal, path)
-    assert await again.decide(UUID, 2, second, "m1", vm(epoch=2)) is first
+    assert await again.decide(Ballot(UUID, 2, "m1"), second, vm(epoch=2)) is first
     assert (await again.vm("web") is not None) == (first is Decision.TAKEN)
     await again.close()
 
@@ -181,9 +182,9 @@ async def test_the_register_is_written_once(journal: Journal, path: Path, first:
 @pytest.mark.parametrize("seed", range(10))
 async def test_of_fifty_that_decide_at_once_the_first_wins_and_all_hear_it(journal: Journal, seed: int) -> None:
     wishes = random.Random(seed).choices(list(Decision), k=50)
-    heard = await asyncio.gather(*(journal.decide(UUID, 2, wish, "m1", vm(epoch=2)) for wish in wishes))
+    heard = await asyncio.gather(*(journal.decide(Ballot(UUID, 2, "m1"), wish, vm(epoch=2)) for wish in wishes))
     assert set(heard) == {wishes[0]}
-    assert await journal.decision(UUID, 2) is wishes[0]
+    assert await journal.decision(Ballot(UUID, 2, "m1")) is wishes[0]
     assert len(await journal.vms()) == (wishes[0] is Decision.TAKEN)
 
 
@@ -192,48 +193,48 @@ async def test_two_agents_by_mistake_on_one_journal_still_decide_once(journal: J
     await other.open()
     for epoch in range(2, 22):
         answers = await asyncio.gather(
-            journal.decide(UUID, epoch, Decision.REFUSED, "m1", vm(epoch=epoch)),
-            other.decide(UUID, epoch, Decision.TAKEN, "m1", vm(epoch=epoch)),
+            journal.decide(Ballot(UUID, epoch, "m1"), Decision.REFUSED, vm(epoch=epoch)),
+            other.decide(Ballot(UUID, epoch, "m1"), Decision.TAKEN, vm(epoch=epoch)),
         )
         assert len(set(answers)) == 1
     await other.close()
 
 
 async def test_another_move_at_the_same_epoch_does_not_take_what_is_taken(journal: Journal) -> None:
-    await journal.decide(UUID, 2, Decision.TAKEN, "m1", vm(epoch=2))
-    assert await journal.decide(UUID, 2, Decision.TAKEN, "m2", vm(epoch=2)) is Decision.REFUSED
-    assert await journal.decide(UUID, 2, Decision.TAKEN, "m1", vm(epoch=2)) is Decision.TAKEN
+    await journal.decide(Ballot(UUID, 2, "m1"), Decision.TAKEN, vm(epoch=2))
+    assert await journal.decide(Ballot(UUID, 2, "m2"), Decision.TAKEN, vm(epoch=2)) is Decision.REFUSED
+    assert await journal.decide(Ballot(UUID, 2, "m1"), Decision.TAKEN, vm(epoch=2)) is Decision.TAKEN
 
 
 async def test_epochs_and_vms_have_registers_of_their_own(journal: Journal) -> None:
-    await journal.decide(UUID, 2, Decision.REFUSED, "m1", vm(epoch=2))
-    assert await journal.decide(UUID, 3, Decision.TAKEN, "m2", vm(epoch=3)) is Decision.TAKEN
-    assert await journal.decide("other", 3, Decision.REFUSED, "m3", vm("api")) is Decision.REFUSED
+    await journal.decide(Ballot(UUID, 2, "m1"), Decision.REFUSED, vm(epoch=2))
+    assert await journal.decide(Ballot(UUID, 3, "m2"), Decision.TAKEN, vm(epoch=3)) is Decision.TAKEN
+    assert await journal.decide(Ballot("other", 3, "m3"), Decision.REFUSED, vm("api")) is Decision.REFUSED
 
 
 async def test_a_name_that_belongs_to_another_vm_is_refused(journal: Journal, path: Path) -> None:
     await journal.define(vm(uuid="other"))
-    assert await journal.decide(UUID, 2, Decision.TAKEN, "m1", vm(epoch=2)) is Decision.REFUSED
+    assert await journal.decide(Ballot(UUID, 2, "m1"), Decision.TAKEN, vm(epoch=2)) is Decision.REFUSED
     again = await reopened(journal, path)
-    assert await again.decision(UUID, 2) is Decision.REFUSED
+    assert await again.decision(Ballot(UUID, 2, "m1")) is Decision.REFUSED
     assert [one.uuid for one in await again.vms()] == ["other"]
     await again.close()
 
 
 async def test_a_vm_that_was_handed_over_can_come_back(journal: Journal) -> None:
     await journal.define(vm())
-    await journal.release(UUID, "h2", 2)
+    await journal.release(move(vm_uuid=UUID, destination="h2", epoch=2))
     back = vm(epoch=3)
-    assert await journal.decide(UUID, 3, Decision.TAKEN, "m2", back) is Decision.TAKEN
+    assert await journal.decide(Ballot(UUID, 3, "m2"), Decision.TAKEN, back) is Decision.TAKEN
     assert await journal.vm("web") == back
 
 
 async def test_a_very_late_word_for_an_old_epoch_takes_nothing(journal: Journal) -> None:
-    await journal.decide(UUID, 4, Decision.TAKEN, "m2", vm(epoch=4))
-    assert await journal.decide(UUID, 2, Decision.TAKEN, "m1", vm(epoch=2)) is Decision.REFUSED
+    await journal.decide(Ballot(UUID, 4, "m2"), Decision.TAKEN, vm(epoch=4))
+    assert await journal.decide(Ballot(UUID, 2, "m1"), Decision.TAKEN, vm(epoch=2)) is Decision.REFUSED
     assert await journal.vm("web") == vm(epoch=4)
-    await journal.release(UUID, "h3", 5)
-    assert await journal.decide(UUID, 3, Decision.TAKEN, "m0", vm(epoch=3)) is Decision.REFUSED
+    await journal.release(move(vm_uuid=UUID, destination="h3", epoch=5))
+    assert await journal.decide(Ballot(UUID, 3, "m0"), Decision.TAKEN, vm(epoch=3)) is Decision.REFUSED
     assert await journal.vms() == []
 
 
@@ -290,7 +291,7 @@ async def test_a_late_request_to_begin_a_move_is_refused(journal: Journal) -> No
     ended = await journal.move("m1", "destination")
     assert ended is not None
     assert ended.outcome == "completed"
-    await journal.decide(UUID, 2, Decision.REFUSED, "m2", vm(epoch=2))
+    await journal.decide(Ballot(UUID, 2, "m2"), Decision.REFUSED, vm(epoch=2))
     with pytest.raises(Refused, match="it is refused already"):
         await journal.begin_move(record(2, side="destination"))
     await journal.begin_move(record(2))  # on the source, another host's register says nothing
@@ -351,7 +352,7 @@ async def test_a_write_that_fails_is_told_and_changes_nothing_and_the_next_succe
     undo = locked(path)
     for attempt in (
         journal.offer(UUID, Offer("h2", 2, "m1")),
-        journal.decide("other", 2, Decision.TAKEN, "m2", vm("api", "other")),
+        journal.decide(Ballot("other", 2, "m2"), Decision.TAKEN, vm("api", "other")),
         journal.begin_move(record()),
         journal.flush_facts(),
     ):
@@ -361,7 +362,7 @@ async def test_a_write_that_fails_is_told_and_changes_nothing_and_the_next_succe
     assert await journal.vm("web") == vm()  # reading goes on
     undo()
     await journal.offer(UUID, Offer("h2", 2, "m1"))
-    assert await journal.decide("other", 2, Decision.TAKEN, "m2", vm("api", "other")) is Decision.TAKEN
+    assert await journal.decide(Ballot("other", 2, "m2"), Decision.TAKEN, vm("api", "other")) is Decision.TAKEN
     journal.note_fact("m1", "source", FactRecord(1.0, "OfferDurable"))
     await journal.flush_facts()
     assert [fact.name for fact in await journal.facts("m1", "source")] == ["Checked", "OfferDurable"]
@@ -372,10 +373,10 @@ async def test_a_full_disk_in_the_middle_of_a_write_leaves_nothing_of_it(journal
     await journal._run(lambda db: db.execute("pragma max_page_count = 1"))  # SQLite takes the present size instead
     large = vm("api", "other", definition={"filler": "x" * 200_000})
     with pytest.raises(Failed, match="database or disk is full"):
-        await journal.decide("other", 2, Decision.TAKEN, "m2", large)
-    assert await journal.decision("other", 2) is None
+        await journal.decide(Ballot("other", 2, "m2"), Decision.TAKEN, large)
+    assert await journal.decision(Ballot("other", 2, "m1")) is None
     assert [one.name for one in await journal.vms()] == ["web"]
-    assert await journal.decide("other", 2, Decision.REFUSED, "m2", large) is Decision.REFUSED
+    assert await journal.decide(Ballot("other", 2, "m2"), Decision.REFUSED, large) is Decision.REFUSED
 
 
 async def test_a_newer_journal_is_refused_and_left_as_it_is(path: Path) -> None:
@@ -418,7 +419,7 @@ async def test_a_damaged_database_is_refused_at_the_start(
     journal: Journal, path: Path, damage: Callable[[Path], None]
 ) -> None:
     for number in range(300):
-        await journal.decide(f"{UUID}-{number}", 2, Decision.TAKEN, "m1", vm(f"vm{number}", f"{UUID}-{number}"))
+        await journal.decide(Ballot(f"{UUID}-{number}", 2, "m1"), Decision.TAKEN, vm(f"vm{number}", f"{UUID}-{number}"))
     await journal.close()
     damage(path)
     damaged = Journal(path)
@@ -473,15 +474,16 @@ import asyncio, sys
 from pathlib import Path
 from bascule.journal.journal import Journal
 from bascule.journal.records import FactRecord, VmRecord
-from bascule.migration.model import Decision
+from bascule.migration.model import Decision, Move
 from bascule.migration.ownership import Offer
+from bascule.migration.register import Ballot
 
 async def main():
     journal = Journal(Path(sys.argv[1]))
     await journal.open()
     for n in range(1, 100000):
         uuid = f"vm-{n}"
-        held = await journal.decide(uuid, 2, Decision.TAKEN if n % 3 else Decision.REFUSED, "m1",
+        held = await journal.decide(Ballot(uuid, 2, "m1"), Decision.TAKEN if n % 3 else Decision.REFUSED,
                                     VmRecord(uuid, f"name-{n}", {"x": "y" * 500}, "h2", here=True, epoch=2))
         print("decided", n, held, flush=True)
         if n % 3:
@@ -490,7 +492,7 @@ async def main():
             journal.note_fact(f"m{n}", "source", FactRecord(0.0, "OfferDurable", {}))
             await journal.flush_facts()
             if n % 2:
-                await journal.release(uuid, "h3", 3)
+                await journal.release(Move(f"m{n}", "x", uuid, "h2", "h3", epoch=3))
                 print("released", n, flush=True)
 
 asyncio.run(main())
@@ -522,7 +524,7 @@ async def test_kill_9_in_the_middle_of_writes_leaves_all_that_was_told_and_nothi
         known = await journal.vm_by_uuid(uuid)
         match what:
             case "decided":
-                assert await journal.decision(uuid, 2) == held[0]
+                assert await journal.decision(Ballot(uuid, 2, "m1")) == held[0]
                 assert (known is not None) == (held[0] == "taken")
             case "offered":
                 assert known is not None
@@ -532,7 +534,9 @@ async def test_kill_9_in_the_middle_of_writes_leaves_all_that_was_told_and_nothi
                 assert (known.owner, known.here, known.epoch, known.offer) == ("h3", False, 3, None)
     # what was under way when it died is there as a whole or not at all
     uuid = f"vm-{last + 1}"
-    assert ((await journal.decision(uuid, 2)) is Decision.TAKEN) == (await journal.vm_by_uuid(uuid) is not None)
+    assert ((await journal.decision(Ballot(uuid, 2, "m1"))) is Decision.TAKEN) == (
+        await journal.vm_by_uuid(uuid) is not None
+    )
     await journal.define(vm())
     await journal.close()
 
@@ -541,9 +545,9 @@ async def test_changes_are_made_in_the_order_of_the_calls(journal: Journal) -> N
     await journal.define(vm())
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(journal.offer(UUID, Offer("h2", 2, "m1")))
-        tasks.create_task(journal.withdraw(UUID, "m1", 2))
+        tasks.create_task(journal.withdraw(move(1)))
         tasks.create_task(journal.offer(UUID, Offer("h3", 3, "m2")))
-        tasks.create_task(journal.release(UUID, "h3", 3))
+        tasks.create_task(journal.release(move(vm_uuid=UUID, destination="h3", epoch=3)))
     assert await journal.vm_by_uuid(UUID) == vm(owner="h3", here=False, epoch=3)
 
 

@@ -15,8 +15,12 @@ TAKE = facts.TakeAsked()
 TAKE_FILE = facts.TakeAsked("/shared/state")
 REFUSE = facts.RefuseAsked("cancelled by ann")
 BROKEN = facts.IncomingBroken("QEMU on h2 was ended by SIGKILL")
+NEVER_RAN = facts.NeverRan("QEMU on h2 was ended by SIGKILL")
+OPERATOR = facts.OperatorRunsHere("ann")
+STAND_DOWN = facts.StoodDown("h1", "an operator let vm web run on h1")
 WRITE_TAKEN, WRITE_REFUSED = do.Decide(Decision.TAKEN), do.Decide(Decision.REFUSED)
 TAKEN, REFUSED = facts.Decided(Decision.TAKEN), facts.Decided(Decision.REFUSED)
+TO_STARTING = (facts.IncomingReady("tcp:h2:49152"), facts.IncomingLoaded(), TAKE, TAKEN)
 LET_RUN = [do.RunVcpus(), do.AnnounceHere()]
 
 Told = facts.DestinationFact | tuple[float, facts.DestinationFact]
@@ -67,6 +71,10 @@ def starting() -> Transcript:
 
 def refusing() -> Transcript:
     return after(facts.IncomingReady("tcp:h2:49152"), REFUSE)
+
+
+def returning() -> Transcript:
+    return after(*TO_STARTING, NEVER_RAN)
 
 
 def discarding() -> Transcript:
@@ -184,6 +192,21 @@ def test_a_state_that_never_arrives_is_refused_though_the_word_was_given() -> No
     assert move.tell(REFUSED) == [do.DestroyIncoming()]
 
 
+def test_what_may_be_the_last_copy_is_looked_at_and_waited_for_as_long_as_its_qemu_says_nothing() -> None:
+    last_copy = facts.TakeAsked(last_copy=True)
+    for words in ([last_copy], [TAKE, last_copy], [last_copy, TAKE]):
+        move = receiving()
+        move.tell((10.0, words[0]), *words[1:])
+        assert move.tell((15.0, facts.Tick())) == []
+        assert move.tell((15.1, facts.Tick())) == [do.LookAtIncoming()]
+        assert move.tell((34.0, facts.Tick())) == []
+        assert move.tell((900.0, facts.Tick())) == [do.LookAtIncoming()]
+        assert move.tell(facts.IncomingLoaded()) == [WRITE_TAKEN]
+    move = receiving()
+    move.tell(last_copy)
+    assert move.tell(BROKEN) == [WRITE_REFUSED]
+
+
 def test_a_state_that_cannot_be_loaded_is_refused() -> None:
     move = receiving(QUICK)
     move.tell(TAKE_FILE)
@@ -250,6 +273,131 @@ def test_nothing_that_happens_after_taken_gives_the_vm_back() -> None:
     assert isinstance(move.state, destination.Starting)
 
 
+# --- the VM never ran here, and is given back -------------------------------------------------------------------------
+
+
+def test_a_vm_that_was_taken_and_certainly_never_ran_is_given_back_and_then_discarded() -> None:
+    move = starting()
+    assert move.tell(NEVER_RAN) == [do.GiveBack()]
+    assert move.state == destination.Returning(LIVE, NEVER_RAN.reason)
+    assert move.tell(TAKE, REFUSE, BROKEN, NEVER_RAN, TAKEN, REFUSED) == []
+    assert move.tell(facts.GivenBack()) == [do.DestroyIncoming()]
+    move.tell(facts.IncomingDestroyed())
+    assert move.state == destination.Discarded(LIVE, NEVER_RAN.reason, given_back=True)
+
+
+def test_a_return_that_cannot_be_written_is_written_later_and_nothing_is_destroyed_before() -> None:
+    move = returning()
+    for second in range(10, 20):
+        assert move.tell((float(second), facts.JournalFailed("disk full")), (second + 0.4, facts.Tick())) == []
+        assert move.tell((second + 0.5, facts.Tick()), (second + 0.6, facts.Tick())) == [do.GiveBack()]
+    assert move.tell(facts.GivenBack()) == [do.DestroyIncoming()]
+
+
+def test_while_the_vm_is_given_back_nothing_lets_it_run() -> None:
+    move = returning()
+    asked_for = move.tell(*((float(second), facts.Tick()) for second in range(100)), facts.RunFailed("late"))
+    assert asked_for == []
+
+
+def test_a_vm_that_an_operator_started_just_before_it_was_given_back_stays() -> None:
+    move = returning()
+    assert move.tell(facts.GuestRunning()) == []
+    assert move.state == destination.Ran(LIVE)
+
+
+def test_a_vm_that_qemu_refuses_to_run_is_given_back_after_some_tries() -> None:
+    move = starting()
+    no = facts.RunFailed("Failed to get a lock", never_ran=True)
+    for second in range(10, 10 * destination.RUN_TRIES, 10):
+        assert move.tell((float(second), no), (second + 9.0, facts.Tick())) == [do.RunVcpus()]
+    assert move.tell((900.0, no)) == [do.GiveBack()]
+    assert move.state == destination.Returning(LIVE, "Failed to get a lock")
+
+
+def test_one_try_that_may_have_run_it_keeps_the_vm_here_for_good() -> None:
+    for doubtful in range(destination.RUN_TRIES):
+        move = starting()
+        for attempt in range(4 * destination.RUN_TRIES):
+            never_ran = attempt != doubtful
+            move.tell((attempt * 10.0, facts.RunFailed("no", never_ran=never_ran)), (attempt * 10.0 + 9, facts.Tick()))
+        assert isinstance(move.state, destination.Starting)
+        assert do.GiveBack() not in move.asked_for
+
+
+# --- an operator's word -----------------------------------------------------------------------------------------------
+
+
+def test_an_operator_s_word_stands_for_the_source_s() -> None:
+    move = loaded()
+    assert move.tell(OPERATOR) == [do.JournalOverride()]
+    assert move.state == destination.Taking(LIVE, overruling=True)
+    assert move.tell(TAKEN, facts.GuestRunning()) == LET_RUN
+    assert move.state == destination.Ran(LIVE)
+
+
+def test_an_operator_s_word_comes_too_late_where_the_register_holds_refused() -> None:
+    move = loaded()
+    move.tell(OPERATOR)
+    assert move.tell(REFUSED) == [do.DestroyIncoming()]
+
+
+def test_an_operator_s_word_that_cannot_be_written_is_written_later_as_such() -> None:
+    move = loaded()
+    move.tell(OPERATOR)
+    assert move.tell((10.0, facts.JournalFailed("disk full")), (10.5, facts.Tick())) == [do.JournalOverride()]
+
+
+@pytest.mark.parametrize("start", [Transcript, receiving, taking, starting, refusing, returning, discarding])
+def test_an_operator_cannot_run_what_is_not_loaded_or_is_decided(start: Callable[[], Transcript]) -> None:
+    move = start()
+    assert move.tell(OPERATOR) == []
+
+
+@pytest.mark.parametrize("start", [Transcript, receiving, loaded])
+def test_who_stands_down_before_the_decision_refuses(start: Callable[[], Transcript]) -> None:
+    move = start()
+    assert move.tell(STAND_DOWN) == [WRITE_REFUSED]
+    assert move.tell(REFUSED) == [do.DestroyIncoming()]
+
+
+@pytest.mark.parametrize("start", [starting, returning])
+def test_who_stands_down_after_the_decision_destroys_the_copy(start: Callable[[], Transcript]) -> None:
+    move = start()
+    assert move.tell(STAND_DOWN) == [do.DestroyIncoming()]
+    assert move.state == destination.Discarding(LIVE, STAND_DOWN.reason)  # and does not say that it gave the VM back
+
+
+# --- trying now -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("start", [receiving, loaded])
+def test_recover_asks_the_source_at_once(start: Callable[[], Transcript]) -> None:
+    assert start().tell((0.1, facts.Tick()), (0.1, facts.RecoverAsked())) == [do.AskSource()]
+
+
+@pytest.mark.parametrize(
+    ("start", "failed"),
+    [
+        (taking, facts.JournalFailed("disk full")),
+        (refusing, facts.JournalFailed("disk full")),
+        (returning, facts.JournalFailed("disk full")),
+        (starting, facts.RunFailed("no lock")),
+        (discarding, facts.DestroyFailed("it hangs")),
+    ],
+)
+def test_recover_tries_at_once_what_waits_for_its_next_try(
+    start: Callable[[], Transcript], failed: facts.DestinationFact
+) -> None:
+    move = start()
+    assert move.tell(facts.RecoverAsked()) == []  # it is being tried
+    tried = [command for command in move.asked_for if command != do.AnnounceHere()][-1]
+    assert move.tell((10.0, failed), (10.1, facts.RecoverAsked()), (10.2, facts.RecoverAsked())) == [tried]
+
+
+# --- leftovers --------------------------------------------------------------------------------------------------------
+
+
 def test_a_copy_that_cannot_be_removed_is_removed_later() -> None:
     move = discarding()
     assert move.tell((10.0, facts.DestroyFailed("it hangs")), (11.9, facts.Tick())) == []
@@ -262,6 +410,11 @@ def test_a_copy_that_cannot_be_removed_is_removed_later() -> None:
 
 EVERY_FACT: tuple[facts.DestinationFact, ...] = (
     facts.Tick(),
+    facts.RecoverAsked(),
+    OPERATOR,
+    STAND_DOWN,
+    NEVER_RAN,
+    facts.GivenBack(),
     facts.IncomingReady("tcp:late:1"),
     BROKEN,
     facts.IncomingLoaded(),
@@ -277,15 +430,22 @@ EVERY_FACT: tuple[facts.DestinationFact, ...] = (
     facts.RunFailed("late"),
     facts.JournalFailed("late"),
 )
-UNDECIDED = (facts.IncomingBroken, facts.TakeAsked, facts.RefuseAsked)
+UNDECIDED = (facts.IncomingBroken, facts.TakeAsked, facts.RefuseAsked, facts.StoodDown)
 # What means something in a state. Everything else is late or repeated, and has to leave it as it is.
 MEANT = {
     destination.Preparing: (facts.IncomingReady, *UNDECIDED),
-    destination.Receiving: (facts.IncomingLoaded, facts.StopNotice, *UNDECIDED),
-    destination.Loaded: (facts.StopNotice, *UNDECIDED),
+    destination.Receiving: (facts.IncomingLoaded, facts.StopNotice, facts.RecoverAsked, *UNDECIDED),
+    destination.Loaded: (facts.StopNotice, facts.OperatorRunsHere, facts.RecoverAsked, *UNDECIDED),
     destination.Taking: (facts.Decided, facts.JournalFailed),
     destination.Refusing: (facts.Decided, facts.JournalFailed),
-    destination.Starting: (facts.GuestRunning, facts.RunFailed),
+    destination.Starting: (facts.GuestRunning, facts.RunFailed, facts.NeverRan, facts.GivenBack, facts.StoodDown),
+    destination.Returning: (
+        facts.GivenBack,
+        facts.GuestRunning,
+        facts.RunFailed,
+        facts.JournalFailed,
+        facts.StoodDown,
+    ),
     destination.Ran: (),
     destination.Discarding: (facts.IncomingDestroyed, facts.DestroyFailed),
     destination.Discarded: (),
@@ -297,6 +457,7 @@ ONE_OF_EACH = (
     taking(),
     refusing(),
     starting(),
+    returning(),
     after(facts.IncomingReady("tcp:h2:49152"), facts.IncomingLoaded(), TAKE, TAKEN, facts.GuestRunning()),
     discarding(),
     after(facts.IncomingReady("tcp:h2:49152"), REFUSE, REFUSED, facts.IncomingDestroyed()),
@@ -328,6 +489,8 @@ def test_a_late_take_after_refused_and_a_late_refuse_after_taken_change_nothing(
         (QUICK, (facts.IncomingReady(""), TAKE_FILE, facts.IncomingLoaded(), TAKEN, facts.GuestRunning())),
         (LIVE, (facts.IncomingReady("tcp:h2:1"), REFUSE, REFUSED, facts.IncomingDestroyed())),
         (LIVE, (BROKEN, REFUSED, facts.IncomingDestroyed())),
+        (LIVE, (*TO_STARTING, NEVER_RAN, facts.GivenBack(), facts.IncomingDestroyed())),
+        (LIVE, (facts.IncomingReady("tcp:h2:1"), facts.IncomingLoaded(), OPERATOR, TAKEN, facts.GuestRunning())),
     ],
 )
 def test_facts_told_twice_do_nothing_twice(move: Move, told: tuple[facts.DestinationFact, ...]) -> None:

@@ -7,7 +7,7 @@ import pytest
 from bascule.migration import commands as do
 from bascule.migration import destination, facts, source
 from bascule.migration.model import Decision, Mode, Move, Outcome
-from bascule.migration.recovery import Copy, resume_destination, resume_source, source_copy
+from bascule.migration.recovery import Copy, incoming_copy, resume_destination, resume_source, source_copy
 
 LIVE = Move("m1", "web", "uuid", "h1", "h2", epoch=2)
 QUICK = replace(LIVE, mode=Mode.QUICK)
@@ -19,7 +19,7 @@ WITHDRAW = (source.Withdrawing(LIVE, RESTARTED), (do.JournalWithdrawal(),))
 ASK = (source.Deciding(LIVE, 7.0), (do.AskTake(),))
 CANCEL = (source.Cancelling(LIVE, RESTARTED), (do.CancelCopy(),))
 NOTHING_TO_RUN = (source.Withdrawing(LIVE, DIED, gone=True), (do.JournalWithdrawal(),))
-ASK_FOR_THE_DEAD = (source.Deciding(LIVE, 7.0, ending=DIED, source_gone=True), (do.AskTake(),))
+ASK_FOR_THE_DEAD = (source.Deciding(LIVE, 7.0, ending=DIED, source_gone=True), (do.AskTake(last_copy=True),))
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,8 @@ def test_the_source_of_a_live_move(offered: bool, copy: Copy, expected: source.S
 def quick(step: source.Step, state_file: str | None = None) -> source.Step:
     state, commands = step
     if isinstance(state, source.Deciding):
-        return replace(state, move=QUICK, state_file=state_file), (do.AskTake(state_file),)
+        asked = do.AskTake(state_file, last_copy=state.source_gone)
+        return replace(state, move=QUICK, state_file=state_file), (asked,)
     return replace(state, move=QUICK), commands
 
 
@@ -166,3 +167,51 @@ def test_a_vm_that_was_taken_and_has_no_qemu_waits_for_its_start() -> None:
     assert commands == (do.RunVcpus(),)  # which finds it, once the operator has started it
     state, _ = destination.step(state, facts.GuestRunning(), 7.7)
     assert state == destination.Ran(LIVE)
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_a_vm_that_was_taken_and_certainly_never_ran_is_given_back(mode: Mode) -> None:
+    move = replace(LIVE, mode=mode)
+    state, commands = resume_destination(move, decision=Decision.TAKEN, copy=Copy.GONE, now=7.0, never_ran=True)
+    reason = "its QEMU ended before any vCPU ran, while the agent of h2 was away"
+    assert (state, commands) == (destination.Returning(move, reason), (do.GiveBack(),))
+
+
+@pytest.mark.parametrize("copy", [Copy.NONE, Copy.UNDER_WAY, Copy.COMPLETE])
+def test_a_vm_that_was_taken_and_has_a_qemu_is_let_run_though_it_never_ran(copy: Copy) -> None:
+    assert resume_destination(LIVE, decision=Decision.TAKEN, copy=copy, now=7.0, never_ran=True) == RUN
+
+
+@pytest.mark.parametrize("decision", [None, Decision.REFUSED])
+def test_what_was_not_taken_cannot_be_given_back(decision: Decision | None) -> None:
+    _, commands = resume_destination(LIVE, decision=decision, copy=Copy.GONE, now=7.0, never_ran=True)
+    assert do.GiveBack() not in commands
+
+
+@pytest.mark.parametrize("copy", list(Copy))
+@pytest.mark.parametrize("never_ran", [True, False])
+def test_a_vm_that_was_given_back_is_never_run_here_again(copy: Copy, never_ran: bool) -> None:
+    state, commands = resume_destination(
+        LIVE, decision=Decision.TAKEN, copy=copy, now=7.0, never_ran=never_ran, given_back=True
+    )
+    reason = "the agent of h2 was restarted after it had given the VM back"
+    assert (state, commands) == (destination.Discarding(LIVE, reason, given_back=True), (do.DestroyIncoming(),))
+    state, _ = destination.step(state, facts.IncomingDestroyed(), 8.0)
+    assert state == destination.Discarded(LIVE, reason, given_back=True)
+
+
+@pytest.mark.parametrize(
+    ("migration_status", "expected"),
+    [
+        ("none", Copy.NONE),
+        ("failed", Copy.NONE),
+        ("cancelled", Copy.NONE),
+        ("setup", Copy.UNDER_WAY),
+        ("active", Copy.UNDER_WAY),
+        ("some-status-to-come", Copy.UNDER_WAY),
+        ("completed", Copy.COMPLETE),
+    ],
+)
+def test_what_qemu_says_of_what_comes_in(migration_status: str, expected: Copy) -> None:
+    for run_state in ("inmigrate", "paused", "running"):
+        assert incoming_copy(migration_status, run_state) is expected

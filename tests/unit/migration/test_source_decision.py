@@ -27,7 +27,7 @@ from tests.unit.migration.source_transcript import (
 )
 
 from bascule.migration import commands as do
-from bascule.migration import facts, source
+from bascule.migration import facts, source, source_ending
 from bascule.migration.model import Decision, Outcome
 
 # --- the decision -----------------------------------------------------------------------------------------------------
@@ -44,7 +44,7 @@ def test_without_an_answer_the_question_is_repeated_and_the_copy_kept() -> None:
     assert unknown.outcome is Outcome.UNKNOWN
     assert unknown.reason == (
         "the VM's state was sent completely to h2, and cannot be reached; the paused copy here is kept and h2 is "
-        "asked again until it answers"
+        "asked again until it answers; what would settle it: bascule status web"
     )
     assert move.tell((16.0, facts.Tick())) == []
     assert move.tell((17.2, facts.Tick())) == [do.AskTake()]
@@ -96,8 +96,9 @@ def test_a_vm_that_does_not_run_at_once_is_let_run_again(start: Callable[[], Tra
     move = start()
     move.tell((20.0, facts.WithdrawalDurable()))
     move.tell(*([REFUSED] if start is withdrawing else []))
-    for second in range(21, 21 + source.RUN_TRIES - 1):
-        move.tell((float(second), facts.RunFailed("Migration is not finalized yet")))
+    for second in range(21, 21 + source_ending.RUN_TRIES - 1):
+        assert move.tell((float(second), facts.RunFailed("Migration is not finalized yet"))) == []
+        assert move.tell((second + 0.9, facts.Tick())) == []
         assert do.RunVcpus() in move.tell((second + 1.0, facts.Tick()))
     move.tell(facts.GuestRunning())
     assert move.ended[0] is Outcome.FAILED
@@ -105,24 +106,36 @@ def test_a_vm_that_does_not_run_at_once_is_let_run_again(start: Callable[[], Tra
 
 
 @pytest.mark.parametrize("start", [resuming, withdrawing])
-def test_a_vm_that_cannot_be_let_run_is_told_so(start: Callable[[], Transcript]) -> None:
+def test_a_vm_that_cannot_be_let_run_is_told_as_unknown_once_and_tried_on(start: Callable[[], Transcript]) -> None:
     move = start()
     move.tell((20.0, facts.WithdrawalDurable()), *([REFUSED] if start is withdrawing else []))
-    for second in range(21, 21 + source.RUN_TRIES):
-        assert not isinstance(move.state, source.Ended)
-        move.tell((second + 0.0, facts.Tick()), (second + 0.0, facts.RunFailed("no lock")))
+    told, now = [], 21.0
+    for _ in range(source_ending.RUN_TRIES + 20):
+        told += move.tell((now, facts.RunFailed("no lock")))
+        wait_s = source_ending.RUN_AGAIN_LATER_S if told else source_ending.AGAIN_S
+        assert move.tell((now + wait_s - 0.1, facts.Tick())) == []
+        now += wait_s
+        assert do.RunVcpus() in move.tell((now, facts.Tick()))
+    (unknown,) = told
+    assert isinstance(unknown, do.Conclude)
+    assert unknown.outcome is Outcome.UNKNOWN
+    assert unknown.reason.endswith("; the VM belongs to h1, but could not be let run there: no lock; it is tried on")
+    move.tell(facts.GuestRunning())
     assert move.ended[0] is Outcome.FAILED
-    assert move.ended[1].endswith("; and the VM could not be let run again here: no lock")
+    assert move.asked_for[-1] == do.Conclude(*move.ended)
 
 
-def test_a_cancelled_vm_that_cannot_be_let_run_was_not_just_cancelled() -> None:
+def test_a_cancelled_vm_that_could_be_let_run_in_the_end_was_just_cancelled() -> None:
     move = cancelling()
     move.tell(facts.CopyEnded("cancelled"), facts.WithdrawalDurable(), REFUSED)
-    move.tell(*[facts.RunFailed("no lock")] * source.RUN_TRIES)
-    assert move.ended == (
-        Outcome.FAILED,
-        "cancelled by ann; and the VM could not be let run again here: no lock",
-    )
+    move.tell(*[facts.RunFailed("no lock")] * source_ending.RUN_TRIES, facts.GuestRunning())
+    assert move.ended == (Outcome.CANCELLED, "cancelled by ann")
+
+
+def test_a_vm_that_runs_is_not_let_run_again_because_an_earlier_try_failed_late() -> None:
+    move = withdrawing()
+    move.tell(facts.WithdrawalDurable(), facts.GuestRunning())
+    assert move.tell(facts.RunFailed("no answer within 5 s"), (99.0, facts.Tick())) == []
 
 
 def test_withdrawing_waits_for_the_destination_and_for_the_vm() -> None:
@@ -165,7 +178,7 @@ def test_qemu_gone_before_the_copy_leaves_nothing_to_run(told: tuple[Told, ...])
 @pytest.mark.parametrize("told", [TO_COPYING, TO_SWITCHING_OVER, (*TO_COPYING, CANCEL)])
 def test_qemu_gone_during_a_live_copy_the_destination_may_have_everything(told: tuple[Told, ...]) -> None:
     move = after(*told)
-    assert move.tell(GONE) == [do.AskTake()]
+    assert move.tell(GONE) == [do.AskTake(last_copy=True)]
     move.tell(TAKEN, facts.CopyDestroyed())
     assert move.ended == (Outcome.COMPLETED, "the VM runs on h2")
 
@@ -190,7 +203,7 @@ def test_qemu_gone_and_no_answer_says_that_no_copy_is_here() -> None:
 def test_qemu_gone_while_saving_the_end_of_the_saving_decides() -> None:
     move = after(*TO_SAVING, GONE, move=QUICK)
     assert move.tell(CANCEL) == []
-    assert move.tell(facts.CopyCompleted("/shared/state")) == [do.AskTake("/shared/state")]
+    assert move.tell(facts.CopyCompleted("/shared/state")) == [do.AskTake("/shared/state", last_copy=True)]
     move.tell(TAKEN, facts.CopyDestroyed())
     assert move.ended[0] is Outcome.COMPLETED
     move = after(*TO_SAVING, GONE, facts.CopyEnded("QEMU ended"), move=QUICK)
