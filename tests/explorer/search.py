@@ -1,0 +1,73 @@
+"""The search: breadth first through all worlds, the rules looked at in each, the shortest story told of a violation."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from tests.explorer import words
+from tests.explorer.calm import calm_down
+from tests.explorer.steps import Steps
+from tests.explorer.world import Broken, World
+
+
+@dataclass
+class Found:
+    """What a search found.
+
+    `depth`: of the deepest world; `complete`: there are no more worlds. `worlds`: each with the one that it was first
+    reached from.
+    """
+
+    steps: int = 0
+    depth: int = 0
+    complete: bool = True
+    stories: list[str] = field(default_factory=list)
+    worlds: dict[World, World | None] = field(default_factory=dict)
+
+
+def search(steps: Steps, first: World, *, most_worlds: int | None = None, stop_at: int = 1) -> Found:
+    """Search breadth first, until `stop_at` violations are found or there are `most_worlds` worlds."""
+    found = Found()
+    worlds = found.worlds
+    worlds[first] = None
+    layer: deque[World] = deque([first])
+    while layer:
+        next_layer: deque[World] = deque()
+        for world in layer:
+            for cost, what in steps.choices(world):
+                found.steps += 1
+                try:
+                    then = steps.after(world, cost, what)
+                except Broken as broken:
+                    found.stories.append(words.story(steps, worlds, world, what, str(broken)))
+                    if len(found.stories) >= stop_at:
+                        found.complete = False
+                        return found
+                    continue
+                if then not in worlds:
+                    if most_worlds is not None and len(worlds) >= most_worlds:
+                        found.complete = False
+                        continue
+                    worlds[then] = world
+                    next_layer.append(then)
+        layer = next_layer
+        found.depth += bool(layer)
+    return found
+
+
+def ends(steps: Steps, worlds: Iterable[World], sample: int, seed: int = 0) -> list[str]:
+    """Calm down from a sample of worlds, each in an order of its own; return the stories of those that end badly."""
+    worlds = worlds if isinstance(worlds, list) else list(worlds)
+    pick = random.Random(seed)
+    chosen = worlds if len(worlds) <= sample else pick.sample(worlds, sample)
+    stories = []
+    for world in chosen:
+        told: list[str] = []
+        try:
+            calm_down(steps, world, pick, told)
+        except Broken as broken:
+            stories.append("\n".join([f"VIOLATION: {broken}", *told]))
+    return stories
