@@ -15,6 +15,7 @@ from bascule.errors import Refused
 from bascule.qemu.machine import QemuMachine
 from bascule.qemu.process import ExitStatus, QemuExited, QemuProcess
 from bascule.qemu.process_record import ProcessRecord, find_in
+from bascule.qemu.qmp import QmpTimeout
 
 pytestmark = pytest.mark.lab
 
@@ -158,22 +159,31 @@ async def test_a_record_with_another_start_time_adopts_nothing(bench: Any) -> No
     assert machine.process.alive
 
 
-async def test_adopting_a_frozen_one_times_out_and_leaves_it_alone(bench: Any) -> None:
+async def test_a_frozen_one_is_adopted_without_a_session_and_answers_once_it_wakes(bench: Any) -> None:
     machine = await bench.launch("one")
     await machine.close()
     os.kill(machine.record.pid, signal.SIGSTOP)
-    with pytest.raises(Exception, match=r"did not answer on .*qmp.sock within 0\.3 s"):
-        await QemuMachine.adopt(machine.record, deadline_s=0.3)
+    again = await QemuMachine.adopt(machine.record, deadline_s=0.3)
+    assert not again.connected
+    with pytest.raises(QmpTimeout, match=r"did not answer on .*qmp.sock within 0\.3 s"):
+        await again.reconnect(deadline_s=0.3)
     os.kill(machine.record.pid, signal.SIGCONT)
-    again = await QemuMachine.adopt(machine.record)
+    back = asyncio.Event()
+    keeping = asyncio.ensure_future(again.keep_session(back.set))
+    async with asyncio.timeout(30):
+        await back.wait()
+    keeping.cancel()
     assert await again.status() == "prelaunch"
     await again.close()
 
 
 async def test_the_monitor_is_for_one_session_and_free_after_it(bench: Any) -> None:
     machine = await bench.launch("one")
-    with pytest.raises(Exception, match="another client may hold its monitor"):
-        await QemuMachine.adopt(machine.record, deadline_s=0.3)
+    again = await QemuMachine.adopt(machine.record, deadline_s=0.3)
+    assert not again.connected
+    with pytest.raises(QmpTimeout, match="another client may hold its monitor"):
+        await again.reconnect(deadline_s=0.3)
     await machine.close()
-    again = await QemuMachine.adopt(machine.record)
+    await again.reconnect()
+    assert again.connected
     await again.close()
