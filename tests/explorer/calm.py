@@ -52,5 +52,3 @@ def calm_down(steps: Steps, world: World, pick: random.Random, told: list[str], 
 def _after(steps: Steps, world: World, what: Happening, told: list[str]) -> World:
     told.append(words.sentence(steps.draft(world), what))
     return steps.after(world, FREE, what)
-
-

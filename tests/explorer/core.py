@@ -27,7 +27,6 @@ CALM = Steering(100.0, 15.0)
 WITHOUT_EFFECT = (do.SetDowntimeLimit, do.AnnounceHere, do.TellStopped)
 
 
-
 @dataclass(frozen=True)
 class Cont:
     """Of `RunVcpus` on the destination: the gate has seen nothing against it, and QEMU is told."""
@@ -61,7 +60,7 @@ class Numbers:
 
 @dataclass
 class Core:
-    """What decides: both engines, the gate, the register, and whether a VM certainly never ran. A mutant changes one."""
+    """What decides: engines, gate, register, and what is made of marks and of claims. A mutant changes one of them."""
 
     source_step: Step = source.step
     destination_step: Step = destination.step

@@ -61,11 +61,15 @@ def begins(draft: Draft, me: int, mode: Mode) -> None:
     begin_move(draft, me, mode)
 
 
+def never_sent(draft: Draft, message: int) -> None:
+    """A question is taken out of the network: who was to ask it may have died before."""
+
+
 MENU: dict[str, Callable[..., None]] = {
     "performs": perform,
     "time": time_passes,
     "arrives": questions.arrives,
-    "never sent": lambda draft, message: None,
+    "never sent": never_sent,
     "answers": shell_destination.reply,
     "tells claim": tells_claim,
     "starts anew": starts_anew,
@@ -84,7 +88,9 @@ MENU: dict[str, Callable[..., None]] = {
 TAKES_ITS_MESSAGE = ("arrives", "never sent", "lost")  # out of the network
 
 
-def of_hosts(draft: Draft, budget: Budget, *, lies: bool, mode: Mode, most_moves: int) -> Iterator[tuple[int, Happening]]:
+def of_hosts(
+    draft: Draft, budget: Budget, *, lies: bool, mode: Mode, most_moves: int
+) -> Iterator[tuple[int, Happening]]:
     """What may happen but for messages, with what it costs."""
     for me in (0, 1):
         if draft.host(me).up:

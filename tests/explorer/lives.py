@@ -1,4 +1,4 @@
-"""Agents that end and come back, as `bascule.agent.reconcile` does it, and hosts that stand down for another's claim."""
+"""Agents that end and come back, as `bascule.agent.reconcile` does it; hosts that stand down for another's claim."""
 
 from __future__ import annotations
 
@@ -149,5 +149,3 @@ def _accept_claim(draft: Draft, me: int, number: int, epoch: int) -> bool:
     if host.claim[0] < epoch:
         draft.put(me, claim=(0, 0))
     return True
-
-

@@ -91,7 +91,7 @@ def _standing(draft: Draft, me: int, number: int) -> Any:
     """What a destination learns of an offer: nothing while it stands."""
     host = draft.host(me)
     offer = host.row.offer if host.row is not None else None
-    stands = value_of(host.engines, number) is not None or (offer is not None and offer.move_id == draft.move(number).id)
+    stands = value_of(host.engines, number) is not None or (
+        offer is not None and offer.move_id == draft.move(number).id
+    )
     return None if stands else facts.RefuseAsked("")
-
-

@@ -56,7 +56,17 @@ WAITS_FOR: dict[type, tuple[type, ...]] = {
     do.DestroyIncoming: (do.StartIncoming, NoteIncoming),
 }
 
-__all__ = ["Cont", "EndSource", "Entry", "FinishSaving", "NameSavedState", "NoteEnd", "NoteIncoming", "possible", "without"]
+__all__ = [
+    "Cont",
+    "EndSource",
+    "Entry",
+    "FinishSaving",
+    "NameSavedState",
+    "NoteEnd",
+    "NoteIncoming",
+    "possible",
+    "without",
+]
 
 Entry = tuple[int, int]  # the number of a move, the number of a command
 

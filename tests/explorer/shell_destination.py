@@ -76,7 +76,12 @@ def _do(draft: Draft, me: int, number: int, command: Any) -> None:
         case do.LoadState():
             qemu = draft.host(me).qemu
             what = draft.rest.saved[number - 1]
-            if mine(draft, me, number) and qemu is not None and qemu.incoming is Copy.NONE and what in ("whole", "stale"):
+            if (
+                mine(draft, me, number)
+                and qemu is not None
+                and qemu.incoming is Copy.NONE
+                and what in ("whole", "stale")
+            ):
                 draft.put_qemu(me, incoming=Copy.UNDER_WAY, stale=what == "stale")
             else:
                 draft.tell(me, number, facts.IncomingBroken(""))

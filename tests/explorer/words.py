@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 from tests.explorer.shell import Cont, EndSource, FinishSaving, NameSavedState, NoteEnd, NoteIncoming
@@ -130,7 +131,7 @@ def story(steps: Steps, worlds: Mapping[World, World | None], world: World, last
     while (before := worlds[path[-1]]) is not None:
         path.append(before)
     path.reverse()
-    lines = [sentence(steps.draft(one), _between(steps, one, then)) for one, then in zip(path, path[1:], strict=False)]
+    lines = [sentence(steps.draft(one), _between(steps, one, then)) for one, then in pairwise(path)]
     lines.append(sentence(steps.draft(world), last))
     return "\n".join([f"VIOLATION: {broken}", *(f"{number:4}. {line}" for number, line in enumerate(lines, 1))])
 

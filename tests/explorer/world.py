@@ -1,8 +1,8 @@
 """Two hosts around the real engine, as one immutable value; and a draft of it, in which one step is made.
 
-Durable on a host: who owns the VM, the register, the moves and how they ended, an operator's claim. Lost with the agent:
-the engines, the commands being performed, the questions that wait. Lost with QEMU: its copy. The mark that vCPUs may
-have run outlives both. In the network: questions and answers.
+Durable on a host: who owns the VM, the register, the moves and how they ended, an operator's claim. Lost with the
+agent: the engines, the commands being performed, the questions that wait. Lost with QEMU: its copy. The mark that vCPUs
+may have run outlives both. In the network: questions and answers.
 
 What no host can see is kept for the rules: at which epochs vCPUs ran where, which copies are behind, whether a killed
 process took the only current copy with it, and whether an operator has decided.
@@ -332,7 +332,8 @@ class Draft:
     def runs(self, index: int) -> None:
         """The vCPUs run on a host from now on; what other copies hold is the past."""
         host = self.host(index)
-        assert host.qemu is not None and host.row is not None
+        assert host.qemu is not None
+        assert host.row is not None
         forgiven = self.rest.overruled or (self.rest.lost and not self.core.strict)
         if host.qemu.stale and not forgiven:
             raise Broken(f"{NAMES[index]} runs the VM as it was before it ran elsewhere")
