@@ -73,3 +73,23 @@ def test_down_ends_vms_whose_agents_were_killed(lab):
     assert qemu.is_alive()
     assert any(process.startswith(f"{qemu.pid} ") for process in it.down().processes)
     assert not qemu.is_alive()
+
+
+def test_a_vm_that_cannot_start_is_refused_with_all_that_is_wrong(lab):
+    it = lab(hosts=1)
+    disk = it.shared_directory / "disk.raw"
+    disk.write_bytes(bytes(1 << 20))
+    disk.chmod(0o600)
+    missing = it.shared_directory / "gone.raw"
+    disks = "".join(f'[[disks]]\npath = "{path}"\nformat = "raw"\n' for path in (disk, missing))
+    toml = f'name = "orphan"\nmemory = 64\n{disks}[[nics]]\nbridge = "br7"\n'
+    it.request("h1", "POST", "/v1/vms", {"toml": toml, "origin": "test"})
+    done = it.run("h1", ["bascule", "vm", "start", "orphan"])
+    assert done.returncode == 1, done.stderr
+    said = " ".join(done.stderr.split())
+    assert f"disk {disk}: user" in said
+    assert "may not read it" in said
+    assert f"there is no {missing}" in said or "it does not exist" in said
+    assert "there is no bridge br7" in said
+    assert it.request("h1", "GET", "/v1/vms/orphan")["state"] == "stopped"
+    assert not list((it.host("h1").places.run / "vms").iterdir())

@@ -131,6 +131,10 @@ class Catalogue:
                 f"cannot start vm {name}: it is offered to host {record.offer.to} and that is not settled",
                 "see bascule moves",
             )
+        if self._host.machines.get(record.uuid) is None:
+            findings = await self._host.preflight.check_start(from_dict(record.definition))
+            if findings:
+                raise Refused.from_findings(f"start vm {name}", findings)
         await self._host.machines.start(record, paused=paused)
         return await self.vm(name)
 

@@ -23,7 +23,7 @@ from bascule.errors import BasculeError, Finding, Refused
 from bascule.journal.records import move_from_dict, move_to_dict
 from bascule.migration.model import Mode, Move
 from bascule.network.bridge import check_bridge, sightings
-from bascule.storage.access import RunAs
+from bascule.storage.access import RunAs, check_readable
 from bascule.storage.image import Fingerprint, check_image, difference, fingerprint
 from bascule.vm.definition import Definition, Disk
 from bascule.vm.serialise import from_dict
@@ -39,6 +39,21 @@ class Preflight:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._qemu = RunAs(host.user.uid, host.user.gid)
+
+    # --- before a start ----------------------------------------------------------------------------------------------
+
+    async def check_start(self, definition: Definition) -> list[Finding]:
+        """What keeps this host from starting the VM: its disks, the files that it boots from, its bridges."""
+        findings = []
+        for disk in definition.disks:
+            findings += await asyncio.to_thread(self._check_disk, disk)
+        boot = definition.boot
+        files = [Path(file) for file in (boot.kernel, boot.initrd) if file is not None] if boot is not None else []
+        for file in files:
+            findings += await asyncio.to_thread(check_readable, file, self._qemu)
+        for bridge in dict.fromkeys(nic.bridge for nic in definition.nics):
+            findings += await asyncio.to_thread(check_bridge, bridge)
+        return findings
 
     # --- on the source -----------------------------------------------------------------------------------------------
 

@@ -7,12 +7,13 @@ entered, and file servers that map root to nobody. A child process becomes the u
 from __future__ import annotations
 
 import os
+import pwd
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bascule.errors import Failed
+from bascule.errors import BasculeError, Failed, Finding
 
 PATIENCE_S = 10.0
 
@@ -41,7 +42,10 @@ class RunAs:
     groups: tuple[int, ...] = ()
 
     def __str__(self) -> str:
-        return f"user {self.uid}"
+        try:
+            return f"user {pwd.getpwuid(self.uid).pw_name} (uid {self.uid})"
+        except KeyError:
+            return f"user {self.uid}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,3 +117,19 @@ def why_not_there(path: Path, user: RunAs | None = None) -> str:
         if not directory.searchable:
             return f"{user or 'this user'} may not enter {directory.path}"
     return "it does not exist"
+
+
+def check_readable(path: Path, user: RunAs | None = None) -> list[Finding]:
+    """What keeps `user` from reading a file, such as a kernel that a VM boots from."""
+    subject = f"file {path}"
+    try:
+        (access,) = look([path], user)
+        if not access.exists:
+            return [Finding(subject, why_not_there(path, user))]
+    except BasculeError as error:
+        return [Finding(subject, error.message, error.remedy)]
+    if access.is_regular and access.readable:
+        return []
+    who = user or "this user"
+    problem = f"{who} may not read it" if access.is_regular else "it is no regular file"
+    return [Finding(subject, problem, f"let {who}, whom QEMU runs as, read it" if access.is_regular else "")]

@@ -74,13 +74,13 @@ def test_what_the_user_of_qemu_may_not_do_is_found(directory: Path, create_image
     image = create_image(directory / "disk.qcow2")
     image.chmod(0o644)
     (finding,) = check_image(image, "qcow2", user=NOBODY)
-    assert finding.problem == "user 65534 may not write to it"
+    assert finding.problem == f"{NOBODY} may not write to it"
     assert check_image(image, "qcow2", user=NOBODY, read_only=True) == []
     assert check_image(image, "qcow2") == [], "root may"
 
     image.chmod(0o600)
     (finding,) = check_image(image, "qcow2", user=NOBODY, read_only=True)
-    assert finding.problem == "user 65534 may not read it"
+    assert finding.problem == f"{NOBODY} may not read it"
     os.chown(image, 0, 4711)
     image.chmod(0o660)
     assert check_image(image, "qcow2", user=NOBODY) != []
@@ -91,7 +91,7 @@ def test_what_the_user_of_qemu_may_not_do_is_found(directory: Path, create_image
     assert check_image(image, "qcow2", user=NOBODY) == []
     directory.chmod(0o700)
     (finding,) = check_image(image, "qcow2", user=NOBODY)
-    assert finding.problem == f"user 65534 may not enter {directory}"
+    assert finding.problem == f"{NOBODY} may not enter {directory}"
 
 
 def test_backing_and_data_files_need_the_rights_too(directory: Path, create_image: Any):
@@ -112,7 +112,7 @@ def test_backing_and_data_files_need_the_rights_too(directory: Path, create_imag
     (directory / "split.raw").chmod(0o644)
     (finding,) = check_image(data, "qcow2", user=NOBODY)
     assert finding.subject == f"disk {data}, data file {directory}/split.raw"
-    assert finding.problem == "user 65534 may not write to it"
+    assert finding.problem == f"{NOBODY} may not write to it"
 
 
 def test_a_read_only_mount_is_found(directory: Path, mounted: Any, create_image: Any):
