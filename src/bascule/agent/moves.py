@@ -139,13 +139,23 @@ class Moves:
                 return outgoing.cancel(who)
         for incoming in self._incoming.values():
             if name_or_id in (incoming.move.id, incoming.move.vm):
-                raise Refused(
-                    f"cannot cancel move {incoming.move.id} here: host {incoming.move.source} leads it",
-                    f"run bascule cancel {name_or_id} on host {incoming.move.source}",
-                )
+                return self._cancel_incoming(incoming, who)
         if await self._host.journal.move(name_or_id, "source") is not None:
             return False, "the move has ended already"
         raise NotFound(f"cannot cancel {name_or_id}: no move of this id or VM is known here", "see bascule moves")
+
+    def _cancel_incoming(self, incoming: DestinationMove, who: str) -> tuple[bool, str]:
+        """Give up a copy that is not complete. One that is may be the last, and is nobody's to refuse by a command."""
+        move, state = incoming.move, incoming.state
+        if not isinstance(state, destination.Preparing | destination.Receiving) or (
+            isinstance(state, destination.Receiving) and state.word_s is not None
+        ):
+            raise Refused(
+                f"cannot cancel move {move.id} on {move.destination}: the VM's state is here completely, or is decided",
+                f"see bascule status {move.vm}; host {move.source} leads the move, and may still cancel it",
+            )
+        incoming.deliver(facts.RefuseAsked(f"cancelled by {who} on {move.destination}"))
+        return True, f"the copy on {move.destination} is removed, and vm {move.vm} stays on {move.source}"
 
     def outgoing(self, move_id: str) -> SourceMove | None:
         """Return a move that is under way from here."""
@@ -154,6 +164,10 @@ class Moves:
     def incoming_vms(self) -> list[Move]:
         """Return the moves under way to here that are not decided."""
         return [incoming.move for incoming in self._incoming.values()]
+
+    def names(self) -> set[str]:
+        """Return the names of the VMs that are moving from here or to here."""
+        return {each.move.vm for each in self._outgoing.values()} | {each.move.vm for each in self._incoming.values()}
 
     async def summaries(self) -> list[dict[str, Any]]:
         """Return all moves that this host took part in, newest first."""

@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, Field
 
 from bascule import __version__
-from bascule.agent import http_errors, status
+from bascule.agent import http_errors, recover, status
 from bascule.agent.catalogue import Catalogue
 from bascule.agent.host import Host
 from bascule.agent.http_errors import NotFound
@@ -109,16 +109,21 @@ def make_operator_api(host: Host, catalogue: Catalogue) -> FastAPI:
         options = options or StopOptions()
         return await catalogue.stop(name, force=options.force, timeout_s=options.timeout_s)
 
+    @app.get("/v1/status")
+    async def overview() -> list[dict[str, Any]]:
+        """Say of every VM that is here, comes in or goes out, what `status` says of one."""
+        return await status.overview(host)
+
     @app.get("/v1/vms/{name}/status")
     async def vm_status(name: str) -> dict[str, Any]:
         """Say what is known of a VM here, what would settle what is open, and what each choice risks."""
         return await status.status(host, name)
 
     @app.post("/v1/vms/{name}/recover")
-    async def recover(name: str, recovery: Recovery | None = None) -> dict[str, Any]:
+    async def vm_recover(name: str, recovery: Recovery | None = None) -> dict[str, Any]:
         """Try again what is open of a VM, or let an operator decide. Answers as `status` does, after some seconds."""
         wish = recovery or Recovery()
-        return await status.recover(host, name, run_here=wish.run_here, confirmed_down=wish.confirmed_down)
+        return await recover.recover(host, name, run_here=wish.run_here, confirmed_down=wish.confirmed_down)
 
     _add_moves(app, host, catalogue)
 

@@ -1,40 +1,51 @@
-"""`bascule status` and `bascule recover`: what is known of a VM here, and an operator's way out of *unknown*."""
+"""`bascule status`: what is known of a VM on this host, of one or of all.
+
+A VM that is moving is explained by the state of its move (`migration.explain`). Of one at rest the journal and QEMU
+tell; what became of its last move stands beside it.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import asdict, replace
 from typing import Any
 
 from bascule.agent.destination_move import DestinationMove
 from bascule.agent.host import Host
 from bascule.agent.http_errors import NotFound
+from bascule.agent.machines import RunningVm
 from bascule.agent.source_move import SourceMove
-from bascule.errors import Failed, Refused
-from bascule.migration import destination, facts, source
-from bascule.migration.explain import Choice, Explanation, explain_destination, explain_source
-from bascule.storage.image_lock import image_use
-from bascule.vm.definition import Definition
+from bascule.errors import BasculeError
+from bascule.journal.records import VmRecord
+from bascule.migration.explain import Choice, Explanation, Standing, explain_destination, explain_source
 
-SETTLE_S = 12.0
-ANSWER_S = 3.0
-RUN_S = 20.0
-LOOK_S = 0.05
+# QEMU's run states that need more than their name. Those of a migration are never met at rest.
+RUN_STATES = {
+    "running": ("runs on {host}", ""),
+    "paused": ("is paused on {host}", "QEMU was told to stop its vCPUs, or was started with --paused."),
+    "io-error": ("stands still on {host}: a disk gave an error", "QEMU stops a guest whose disk is full or gone."),
+    "guest-panicked": ("has crashed on {host}: its kernel panicked", ""),
+    "internal-error": ("stands still on {host}: QEMU met an error that it cannot go on from", ""),
+    "shutdown": ("has shut down on {host}, and its QEMU is still there", ""),
+}
+
+
+async def overview(host: Host) -> list[dict[str, Any]]:
+    """Say what is known of every VM that is here, comes in or goes out, by name."""
+    names = {record.name for record in await host.journal.vms()} | host.moves.names()
+    return list(await asyncio.gather(*(status(host, name) for name in sorted(names))))
 
 
 async def status(host: Host, name: str) -> dict[str, Any]:
     """Say what is known of a VM here. Raises NotFound for a name that means nothing."""
     outgoing, incoming = host.moves.of_name(name)
-    record = await host.journal.vm(name) or await host.journal.handed_over(name)
-    if outgoing is not None:
-        explanation = explain_source(outgoing.state)
-    elif incoming is not None:
-        explanation = explain_destination(incoming.state)
-    else:
-        explanation = await _at_rest(host, name)
     move = outgoing or incoming
+    record = await host.journal.vm(name) or await host.journal.handed_over(name)
+    explanation = explain_move(move) if move is not None else await _at_rest(host, name, record)
+    vm = outgoing.vm if outgoing is not None else host.machines.get(record.uuid) if record is not None else None
+    if explanation.standing is Standing.UNKNOWN and vm is not None and vm.machine.process.alive:
+        pid = f"Its QEMU on {host.name} is process {vm.machine.record.pid}."
+        explanation = replace(explanation, known=(*explanation.known, pid))
     return {
         "vm": name,
         "host": host.name,
@@ -42,105 +53,82 @@ async def status(host: Host, name: str) -> dict[str, Any]:
         "epoch": record.epoch if record else None,
         "move": move.move.id if move else None,
         **asdict(explanation),
+        "standing": explanation.standing.value,
     }
 
 
-async def _at_rest(host: Host, name: str) -> Explanation:
+def explain_move(move: SourceMove | DestinationMove) -> Explanation:
+    """Explain a VM that is moving."""
+    return explain_source(move.state) if isinstance(move, SourceMove) else explain_destination(move.state)
+
+
+async def _at_rest(host: Host, name: str, record: VmRecord | None) -> Explanation:
     """Explain a VM of which no move is under way."""
-    record = await host.journal.vm(name)
     if record is None:
-        gone = await host.journal.handed_over(name)
-        if gone is None:
-            raise NotFound(f"vm {name} is not known to host {host.name}", "see bascule vm list")
-        return Explanation(f"vm {name} belongs to host {gone.owner}, since epoch {gone.epoch}", settled=True)
-    for claim in await host.journal.claims():
-        if claim.vm_uuid == record.uuid:
-            return Explanation(
-                f"vm {name} was given to {host.name} by an operator, and {claim.against} has not heard of it yet",
-                known=(f"If a copy of it runs on {claim.against}, it is ended as soon as the agent there answers.",),
-                settles=(f"The agent of {claim.against} answers: it is told again every few seconds.",),
-                choices=(Choice(f"keep {claim.against} down, or end the VM's QEMU there by hand", "none"),),
-            )
-    vm = host.machines.get(record.uuid)
+        raise NotFound(
+            f"vm {name} is not known to host {host.name}",
+            f"see bascule vm list, and ask the other hosts (bascule hosts): bascule status {name}",
+        )
+    explanation = await _of_record(host, record)
+    last = await host.journal.last_move(record.uuid)
+    if last is None or last.outcome is None:
+        return explanation
+    from_to = f"from {last.move.source} to {last.move.destination}"
+    reason = f": {last.reason}" if last.reason else ""
+    return replace(explanation, known=(*explanation.known, f"Its last move, {from_to}, ended {last.outcome}{reason}."))
+
+
+async def _of_record(host: Host, record: VmRecord) -> Explanation:
+    name = record.name
+    if not record.here:
+        known = (f"It was handed over to {record.owner} (epoch {record.epoch}). No copy of it is left on {host.name}.",)
+        there = (Choice(f"on {record.owner}: bascule status {name}"),)
+        return Explanation(f"vm {name} belongs to {record.owner}", Standing.SETTLED, known, choices=there)
+    if record.offer is not None:  # its move could not be gone on with after a restart, which the log tells
+        return Explanation(
+            f"vm {name} is offered to {record.offer.to}, and nothing is under way to settle that",
+            known=(f"The agent of {host.name} could not go on with move {record.offer.move_id}; its log says why.",),
+            settles=("The agent can go on with the move once what its log complains of is mended.",),
+            choices=(
+                Choice("mend that, then: systemctl restart bascule-agent", "none: VMs run on without their agent"),
+            ),
+        )
+    explanation = await _of_process(host, record, host.machines.get(record.uuid))
+    claim = next((claim for claim in await host.journal.claims() if claim.vm_uuid == record.uuid), None)
+    if claim is None:
+        return explanation
+    return Explanation(
+        f"{explanation.summary}, by an operator's word, of which {claim.against} has not heard yet",
+        explanation.standing if explanation.standing is Standing.UNKNOWN else Standing.UNDER_WAY,
+        (*explanation.known, f"If there is a copy on {claim.against}, it is ended as soon as the agent there answers."),
+        (*explanation.settles, f"The agent of {claim.against} answers: it is told again every few seconds."),
+        (
+            *explanation.choices,
+            Choice(
+                f"keep {claim.against} down, or start its agent before anything else there",
+                f"none; its agent ends the copy there before it does anything else with it, if it reaches {host.name}",
+            ),
+        ),
+    )
+
+
+async def _of_process(host: Host, record: VmRecord, vm: RunningVm | None) -> Explanation:
+    name = record.name
     if vm is None:
-        return Explanation(f"vm {name} belongs to {host.name} and is stopped", settled=True)
-    if not vm.machine.connected:
+        start = Choice(f"bascule vm start {name}", "none: it starts from its disks")
+        return Explanation(f"vm {name} belongs to {host.name} and is stopped", Standing.SETTLED, choices=(start,))
+    try:
+        state = await vm.machine.status()
+    except BasculeError as error:
         return Explanation(
             f"vm {name} belongs to {host.name}, and its QEMU does not answer",
-            known=(f"The process (pid {vm.machine.record.pid}) lives.",),
-            settles=("QEMU answers again, or ends. A new session is tried every second.",),
-            choices=(Choice(f"bascule vm stop {name} --force", "what was only in the VM's memory is lost"),),
+            known=(f"The process lives, and may well run the VM. {error.message}.",),
+            settles=("QEMU answers again, or ends. A new session to it is tried every second.",),
+            choices=(
+                Choice("find out why QEMU hangs: its storage, a frozen process"),
+                Choice(f"bascule vm stop {name} --force", "what is only in the VM's memory is lost"),
+            ),
         )
-    return Explanation(f"vm {name} is {await vm.machine.status()} on {host.name}", settled=True)
-
-
-async def recover(host: Host, name: str, *, run_here: bool, confirmed_down: str | None) -> dict[str, Any]:
-    """Try again what waits for its next try; with `run_here` let an operator decide.
-
-    `confirmed_down` is the name of the other host, which the operator has typed. Raises Refused where that is missing
-    or wrong, or where this host can see that the VM runs elsewhere; nothing has changed then.
-    """
-    outgoing, incoming = host.moves.of_name(name)
-    move = outgoing or incoming
-    if move is None:
-        found = await status(host, name)
-        if run_here:
-            raise Refused(f"cannot run vm {name} here by your word: {found['summary']}; no move of it is unsettled")
-        return found
-    move.deliver(facts.RecoverAsked())
-    if run_here:
-        other = move.move.destination if outgoing is not None else move.move.source
-        await _refuse_run_here(host, name, move, other, confirmed_down)
-        move.deliver(facts.OperatorRunsHere())
-        await _wait(lambda: _is_over(move), RUN_S)
-    else:
-        await _wait(lambda: _is_over(move), SETTLE_S)
-    return await status(host, name)
-
-
-async def _refuse_run_here(
-    host: Host, name: str, move: SourceMove | DestinationMove, other: str, confirmed_down: str | None
-) -> None:
-    attempted = f"run vm {name} on {host.name} by your word"
-    if confirmed_down != other:
-        raise Refused(
-            f"cannot {attempted}: that {other} is down has to be confirmed",
-            f"once you know that it is, type its name when asked, or give --confirm-down {other}",
-        )
-    may_decide = (source.Deciding, source.Unsettled, destination.Loaded)
-    if not isinstance(move.state, may_decide):
-        why = explain_source(move.state) if isinstance(move, SourceMove) else explain_destination(move.state)
-        raise Refused(f"cannot {attempted}: {why.summary}", f"bascule status {name} says what can be done")
-    await _wait(lambda: not isinstance(move.state, may_decide), ANSWER_S)  # who answers now is not down
-    if not isinstance(move.state, may_decide):
-        raise Refused(f"cannot {attempted}: {other} has answered, and the move goes on", f"bascule status {name}")
-    definition = move.vm.definition if isinstance(move, SourceMove) else move.definition
-    await asyncio.to_thread(_refuse_held_images, definition, attempted, other)
-
-
-def _refuse_held_images(definition: Definition, attempted: str, other: str) -> None:
-    """An image that somebody holds for writing shows that the VM runs, whoever said that its host is down."""
-    for disk in definition.disks:
-        if disk.read_only:
-            continue
-        try:
-            use = image_use(Path(disk.path))
-        except Failed as error:
-            raise Refused(f"cannot {attempted}: {error.message}", "make its disks reachable first") from error
-        if use.written:
-            raise Refused(
-                f"cannot {attempted}: its image {disk.path} is {use}",
-                f"the VM runs: look at {other}",
-            )
-
-
-def _is_over(move: SourceMove | DestinationMove) -> bool:
-    if isinstance(move, SourceMove):
-        return isinstance(move.state, source.Ended)
-    return isinstance(move.state, destination.Ran | destination.Discarded)
-
-
-async def _wait(over: Callable[[], bool], at_most_s: float) -> None:
-    deadline = asyncio.get_running_loop().time() + at_most_s
-    while not over() and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110 - no event for every change
-        await asyncio.sleep(LOOK_S)
+    summary, why = RUN_STATES.get(state, (f"is {state} on {{host}}", ""))
+    known = (why,) if why else ()
+    return Explanation(f"vm {name} {summary.format(host=host.name)}", Standing.SETTLED, known)

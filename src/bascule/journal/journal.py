@@ -333,6 +333,16 @@ class Journal:
 
         return await self._run(work)
 
+    async def last_move(self, vm_uuid: str) -> MoveRecord | None:
+        """Return the newest move of a VM that this host took part in."""
+
+        def work(db: sqlite3.Connection) -> MoveRecord | None:
+            query = "select * from move where json_extract(move, '$.vm_uuid') = ? order by number desc limit 1"
+            row = db.execute(query, (vm_uuid,)).fetchone()
+            return move_from_row(row) if row else None
+
+        return await self._run(work)
+
     def note_fact(self, move_id: str, side: Side, fact: FactRecord) -> None:
         """Keep a fact in memory until `flush_facts`, so that nothing is written during a blackout."""
         self._facts.append((move_id, side, fact))

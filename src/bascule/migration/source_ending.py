@@ -156,7 +156,7 @@ def _run_again(state: Withdrawing | Resuming, reason: str, now: float) -> Step:
     if failures == RUN_TRIES:
         here = state.move.source
         why = f"{state.ending.reason}; the VM belongs to {here}, but could not be let run there: {reason}"
-        told = (do.Conclude(Outcome.UNKNOWN, f"{why}; it is tried on"),)
+        told = (do.Conclude(Outcome.UNKNOWN, f"{why}; it is tried on; {_look(state.move)}"),)
     return replace(state, failures=failures, try_again_s=now + wait_s), told
 
 
@@ -195,6 +195,10 @@ def _deciding(state: Deciding | Unsettled, fact: facts.SourceFact, now: float) -
             return state, ()
 
 
+def _look(move: Move) -> str:
+    return f"what would settle it: bascule status {move.vm}"
+
+
 def _question(state: Deciding | Unsettled) -> do.SourceCommand:
     if state.ending is not None and not state.source_gone:
         return do.AskRefuse(state.ending.reason)
@@ -211,10 +215,11 @@ def _ask_later(state: Deciding | Unsettled, now: float, why: str) -> Step:
     there = state.move.destination
     if state.source_gone:
         reason = f"QEMU on {state.move.source} has ended, and {why}; {there} is asked again until it answers"
+        reason += f"; {_look(state.move)}"
     else:
         reason = (
             f"the VM's state was sent completely to {there}, and {why}; the paused copy here is kept and {there} is "
-            f"asked again until it answers; what would settle it: bascule status {state.move.vm}"
+            f"asked again until it answers; {_look(state.move)}"
         )
     return unsettled, (do.Conclude(Outcome.UNKNOWN, reason),)
 

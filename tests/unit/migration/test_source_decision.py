@@ -119,7 +119,10 @@ def test_a_vm_that_cannot_be_let_run_is_told_as_unknown_once_and_tried_on(start:
     (unknown,) = told
     assert isinstance(unknown, do.Conclude)
     assert unknown.outcome is Outcome.UNKNOWN
-    assert unknown.reason.endswith("; the VM belongs to h1, but could not be let run there: no lock; it is tried on")
+    assert unknown.reason.endswith(
+        "; the VM belongs to h1, but could not be let run there: no lock; it is tried on; "
+        "what would settle it: bascule status web"
+    )
     move.tell(facts.GuestRunning())
     assert move.ended[0] is Outcome.FAILED
     assert move.asked_for[-1] == do.Conclude(*move.ended)
@@ -196,7 +199,9 @@ def test_qemu_gone_and_no_answer_says_that_no_copy_is_here() -> None:
     move = after(*TO_COPYING, GONE)
     (unknown,) = move.tell((16.0, SILENCE))
     assert unknown == do.Conclude(
-        Outcome.UNKNOWN, "QEMU on h1 has ended, and cannot be reached; h2 is asked again until it answers"
+        Outcome.UNKNOWN,
+        "QEMU on h1 has ended, and cannot be reached; h2 is asked again until it answers; "
+        "what would settle it: bascule status web",
     )
 
 
