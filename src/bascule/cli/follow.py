@@ -197,7 +197,10 @@ class Follower:
 
 def how_to_look(move_id: str) -> str:
     """Return the remedy for a move whose end is not known here."""
-    return f"look with: bascule moves {move_id}   (or wait for its end with: bascule moves {move_id} --follow)"
+    return (
+        f"look with: bascule moves {move_id}   (or wait for its end with: bascule moves {move_id} --follow;"
+        " what is known of the VMs: bascule status)"
+    )
 
 
 def exit_status(outcome: object) -> int:

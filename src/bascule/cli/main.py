@@ -38,7 +38,7 @@ Exit status:
   1  refused: nothing changed
   2  wrong usage
   3  failed or cancelled: the VM is safe, and the message says where
-  4  unknown: the message says how to look
+  4  unknown: bascule status VM says what would settle it
 
 \b
 Examples:
