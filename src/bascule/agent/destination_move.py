@@ -44,7 +44,7 @@ SETTLED = (destination.Ran, destination.Discarding, destination.Discarded)
 class DestinationMove:
     """One move of a VM to this host."""
 
-    def __init__(self, host: Host, record: MoveRecord) -> None:
+    def __init__(self, host: Host, record: MoveRecord, *, may_have_run: bool = False) -> None:
         self.record = record
         self.move = record.move
         self.state: destination.State = destination.Preparing(record.move)
@@ -60,7 +60,8 @@ class DestinationMove:
         self._unsubscribe: Callable[[], None] = lambda: None
         self._times: dict[str, int | None] = {"asked": None, "loaded": None, "decided": None, "resumed": None}
         self._resumed = asyncio.Event()
-        self._overruled = False
+        self._may_have_run = may_have_run  # whatever the marks say
+        self._letting_run: asyncio.Task[None] | None = None
         self._log = structlog.get_logger().bind(move=self.move.id, vm=self.move.vm)
 
     # --- the life of the move ----------------------------------------------------------------------------------------
@@ -99,6 +100,8 @@ class DestinationMove:
             task = self._spawn(self._perform(command), type(command).__name__)
             if isinstance(command, do.StartIncoming):
                 self._launching = task
+            elif isinstance(command, do.RunVcpus):
+                self._letting_run = task
         if changed:
             self._spawn(self._tell_waiting(), "tell those who wait")
         if changed and isinstance(state, destination.Ran | destination.Discarded):
@@ -245,6 +248,8 @@ class DestinationMove:
         await asyncio.wait({exited, ended}, return_when=asyncio.FIRST_COMPLETED)
         ended.cancel()
         if exited.done() and not self.ended.is_set():
+            if self._letting_run is not None:
+                await asyncio.wait([self._letting_run])  # else its mark could come after the look at the marks
             said = incoming.machine.process.stderr_tail()
             reason = f"QEMU on {self.move.destination} {exited.result()}" + (f": {said}" if said else "")
             decided = isinstance(self.state, destination.Starting)
@@ -291,7 +296,7 @@ class DestinationMove:
                 self._decided(await register.decide(Ballot.of(move), decision))
             case do.JournalOverride():
                 taken = self._taken_record(move.epoch + 1)
-                self._overruled = True
+                self._may_have_run = True  # from here on it is not given back, whatever happens
                 held = await host.claims.override(move, self.record.peer, against=move.source, taken=taken)
                 self._decided(held)
             case do.GiveBack():
@@ -325,14 +330,18 @@ class DestinationMove:
 
     def _never_ran(self) -> bool:
         """Whether it is certain that no vCPU has run here. What an operator gave to this host is not given back."""
-        return not self._overruled and not self._host.run_marks.may_have_run(self.move.vm_uuid)
+        return not self._may_have_run and not self._host.run_marks.may_have_run(self.move.vm_uuid)
 
     async def _give_back(self) -> None:
         """Give the VM back, unless an operator has started it here meanwhile: then it has run."""
         host, move = self._host, self.move
         async with host.machines.changing(move.vm_uuid):
             if host.run_marks.may_have_run(move.vm_uuid):
-                self.deliver(facts.GuestRunning())
+                vm = host.machines.get(move.vm_uuid)
+                if vm is not None and await vm.machine.status() == "running":
+                    self.deliver(facts.GuestRunning())
+                else:
+                    self.deliver(facts.RunFailed("it was started here meanwhile, and does not run"))
                 return
             await host.journal.give_back(move)
         self.deliver(facts.GivenBack())
@@ -371,8 +380,12 @@ class DestinationMove:
 
     async def _let_run(self) -> None:
         vm = self._host.machines.get(self.move.vm_uuid)  # what was incoming, or what an operator has started since
-        if vm is None:
-            raise Failed(f"QEMU of vm {self.move.vm} has ended; start it again: bascule vm start {self.move.vm}")
+        if vm is None or not vm.machine.process.alive:
+            reason = f"QEMU of vm {self.move.vm} has ended"
+            if self._never_ran():  # it ended before anybody told it to run
+                self.deliver(facts.NeverRan(reason))
+                return
+            raise Failed(f"{reason}; start it again: bascule vm start {self.move.vm}")
         machine = vm.machine
         if await machine.status() != "running":
             await gate.let_run(self._host, self.move.vm_uuid, machine)

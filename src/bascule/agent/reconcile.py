@@ -19,10 +19,12 @@ from bascule.agent.source_move import SourceMove
 from bascule.errors import BasculeError
 from bascule.journal.records import Claim, MoveRecord, VmRecord
 from bascule.journal.register import JournalRegister
+from bascule.migration import source
 from bascule.migration.forecast import Experience
 from bascule.migration.model import Decision, Outcome
 from bascule.migration.recovery import Copy, incoming_copy, resume_destination, resume_source, source_copy
 from bascule.migration.register import Ballot
+from bascule.migration.source_confirming import released
 from bascule.migration.story import Story
 from bascule.qemu.machine import QemuMachine
 from bascule.qemu.migration_control import MigrationControl
@@ -64,17 +66,21 @@ async def _go_on_as_source(host: Host, record: MoveRecord) -> None:
     move = record.move
     vm_record = await host.journal.vm_by_uuid(move.vm_uuid)
     if vm_record is None or not vm_record.here:
-        await _end_released(host, record, vm_record)
+        await _go_on_released(host, record, vm_record)
         return
     vm = host.machines.get(move.vm_uuid) or _ended_vm(host, vm_record)
     offered = vm_record.offer is not None and vm_record.offer.move_id == move.id
     copy = await _copy_of(host, vm, source_copy)
     log = structlog.get_logger()
     log.info("going on with a move", move=move.id, vm=move.vm, offered=offered, copy=copy.name)
-    story = Story(move, record.started_at, vm.accelerator, vm.definition.memory_mib)
-    outgoing = SourceMove(host, vm, move, peer=record.peer, story=story, fixed_ms=Experience().fixed_ms)
-    outgoing.checked.set_result(())
     first = resume_source(move, offered=offered, copy=copy, state_file=record.state_file, now=0.0)
+    _go_on(host, record, vm, first)
+
+
+def _go_on(host: Host, record: MoveRecord, vm: RunningVm, first: source.Step) -> None:
+    story = Story(record.move, record.started_at, vm.accelerator, vm.definition.memory_mib)
+    outgoing = SourceMove(host, vm, record.move, peer=record.peer, story=story, fixed_ms=Experience().fixed_ms)
+    outgoing.checked.set_result(())
     host.moves.go_on_outgoing(outgoing, first)
 
 
@@ -86,18 +92,17 @@ def _ended_vm(host: Host, record: VmRecord) -> RunningVm:
     return RunningVm(from_dict(record.definition), record.accelerator or "tcg", machine)
 
 
-async def _end_released(host: Host, record: MoveRecord, vm: VmRecord | None) -> None:
-    """The VM is another host's by now; what was left to do is to say so."""
+async def _go_on_released(host: Host, record: MoveRecord, vm: VmRecord | None) -> None:
+    """The VM is another host's by now; what is left to do is to say so, as soon as it is known."""
     move = record.move
+    state, commands = released(move, vm.ownership if vm is not None else None, 0.0)
+    if vm is not None and not isinstance(state, source.Ended):
+        _go_on(host, record, _ended_vm(host, vm), (state, commands))
+        return
     if vm is not None:
         await sweep_saved_state(host, move, from_dict(vm.definition))
-    arrived = vm is not None and (vm.owner, vm.epoch) == (move.destination, move.epoch)
-    if arrived:
-        outcome, reason = Outcome.COMPLETED, f"the VM runs on {move.destination}"
-    elif vm is not None:
-        outcome, reason = Outcome.FAILED, f"the VM belongs to host {vm.owner} since epoch {vm.epoch}"
-    else:
-        outcome, reason = Outcome.FAILED, "the VM is not known here any more"
+    assert isinstance(state, source.Ended)  # noqa: S101 - `released` knows of nothing else without a row
+    outcome, reason = state.ending.outcome, state.ending.reason
     report = bare_report(record, outcome, reason)
     await host.journal.end_move(move.id, "source", outcome.value, reason, report)
 
@@ -123,6 +128,7 @@ async def _go_on_as_destination(host: Host, record: MoveRecord) -> bool:
         decision = await JournalRegister(host.journal).decide(ballot, Decision.REFUSED)
     copy = await _copy_of(host, vm, incoming_copy) if vm is not None else Copy.GONE
     given_back = await host.journal.fate(ballot) == "given back"
+    never_ran = await _never_ran(host, record)
     log = structlog.get_logger()
     log.info("going on with an incoming move", move=move.id, vm=move.vm, decision=decision, copy=copy.name)
     first = resume_destination(
@@ -130,10 +136,11 @@ async def _go_on_as_destination(host: Host, record: MoveRecord) -> bool:
         decision=decision,
         copy=copy,
         now=0.0,
-        never_ran=await _never_ran(host, record),
+        never_ran=never_ran,
         given_back=given_back,
     )
-    host.moves.go_on_incoming(DestinationMove(host, record), first, vm)
+    doubtful = decision is Decision.TAKEN and not never_ran
+    host.moves.go_on_incoming(DestinationMove(host, record, may_have_run=doubtful), first, vm)
     return vm is not None
 
 

@@ -96,7 +96,7 @@ class SourceMove:
 
     def cancel(self, who: str) -> tuple[bool, str]:
         """Ask for the end of the move. Return whether that is still possible, and what will happen."""
-        if isinstance(self.state, source.Releasing):
+        if isinstance(self.state, source.Releasing | source.Confirming):
             return False, f"too late: vm {self.move.vm} belongs to {self.move.destination}"
         if isinstance(self.state, source.Ended):
             return False, "the move has ended already"
@@ -164,7 +164,7 @@ class SourceMove:
 
     async def _watch_process(self) -> None:
         status = await self.vm.machine.exited()
-        if not isinstance(self.state, source.Releasing | source.Ended):
+        if not isinstance(self.state, source.Releasing | source.Confirming | source.Ended):
             self.deliver(facts.SourceGone(str(status)))
 
     # --- what QEMU says ----------------------------------------------------------------------------------------------

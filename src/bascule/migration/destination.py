@@ -19,7 +19,8 @@ Invariants, each tested:
 - `taken` is written only when the state is loaded *and* the source gave its word;
 - the vCPUs are let run only after `taken` is durable;
 - the incoming copy is destroyed only after `refused` is durable, or the VM given back, or another host owns it later;
-- the VM is given back only when it is certain that no vCPU has run here;
+- the VM is given back only when it is certain that no vCPU has run here, and while its QEMU lives here, only to a
+  source that has just said that its own copy lives;
 - a silent source changes nothing: the copy here may be the last good one.
 """
 
@@ -39,7 +40,7 @@ JOURNAL_AGAIN_S = 0.5
 RUN_AGAIN_S = 0.5
 RUN_AGAIN_AT_MOST_S = 8.0
 DESTROY_AGAIN_S = 2.0
-RUN_TRIES = 6  # after as many times that QEMU itself said no, the VM is given back
+RUN_TRIES = 6  # after as many times that QEMU itself said no, the VM is given back to a source that has its copy
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +74,14 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Taking:
-    """`taken` is being written; `overruling`: by an operator's word in place of the source's."""
+    """`taken` is being written; `overruling`: by an operator's word in place of the source's.
+
+    `last_copy`: the source has said that its own copy is dead.
+    """
 
     move: Move
     overruling: bool = False
+    last_copy: bool = False
     try_again_s: float | None = None
 
 
@@ -85,7 +90,9 @@ class Starting:
     """The VM belongs to this host and is being let run, again and again if need be.
 
     Where its QEMU is gone and may have run, it is the operator who starts it. `never`: how often in a row QEMU said no,
-    and it was certain that no vCPU had run; -1 once it was not certain.
+    and it was certain that no vCPU had run; -1 once it was not certain, or the source's copy is known to be dead. After
+    `RUN_TRIES` of them it is given back, as soon as the source says by asking that its own copy lives: the copy here
+    may be the last.
     """
 
     move: Move
@@ -221,7 +228,7 @@ def _preparing(state: Preparing, fact: facts.DestinationFact, now: float) -> Ste
 def _receiving(state: Receiving, fact: facts.DestinationFact, now: float) -> Step:
     match fact:
         case facts.IncomingLoaded() if state.word_s is not None:
-            return Taking(state.move), (do.Decide(Decision.TAKEN),)
+            return Taking(state.move, last_copy=state.last_copy), (do.Decide(Decision.TAKEN),)
         case facts.IncomingLoaded():
             return Loaded(state.move, now + ASK_SOURCE_S), ()
         case facts.TakeAsked(last_copy=last_copy) if state.word_s is not None:
@@ -253,8 +260,8 @@ def _receiving(state: Receiving, fact: facts.DestinationFact, now: float) -> Ste
 
 def _loaded(state: Loaded, fact: facts.DestinationFact, now: float) -> Step:
     match fact:
-        case facts.TakeAsked():
-            return Taking(state.move), (do.Decide(Decision.TAKEN),)
+        case facts.TakeAsked(last_copy=last_copy):
+            return Taking(state.move, last_copy=last_copy), (do.Decide(Decision.TAKEN),)
         case facts.OperatorRunsHere():
             return Taking(state.move, overruling=True), (do.JournalOverride(),)
         case facts.StopNotice():
@@ -270,7 +277,8 @@ def _loaded(state: Loaded, fact: facts.DestinationFact, now: float) -> Step:
 def _deciding(state: Taking | Refusing, fact: facts.DestinationFact, now: float) -> Step:
     match fact:
         case facts.Decided(decision=Decision.TAKEN):
-            return Starting(state.move), (do.RunVcpus(), do.AnnounceHere())
+            last_copy = isinstance(state, Taking) and state.last_copy
+            return Starting(state.move, never=-1 if last_copy else 0), (do.RunVcpus(), do.AnnounceHere())
         case facts.Decided(decision=Decision.REFUSED):
             reason = state.reason if isinstance(state, Refusing) else "the register already held `refused`"
             return Discarding(state.move, reason), (do.DestroyIncoming(),)
@@ -332,10 +340,14 @@ def _starting(state: Starting, fact: facts.DestinationFact, now: float) -> Step:
             return Discarding(state.move, reason), (do.DestroyIncoming(),)
         case facts.GivenBack():  # which was being written when it was taken for run
             return Discarding(state.move, state.failure, given_back=True), (do.DestroyIncoming(),)
+        case facts.TakeAsked(last_copy=True):
+            return replace(state, never=-1), ()
+        case facts.TakeAsked(last_copy=False) | facts.RefuseAsked() if (
+            state.never >= RUN_TRIES and state.try_again_s is not None  # nothing is being tried
+        ):
+            return Returning(state.move, state.failure), (do.GiveBack(),)
         case facts.RunFailed(reason=reason, never_ran=never_ran):
-            never = state.never + 1 if never_ran and state.never >= 0 else -1
-            if never >= RUN_TRIES:
-                return Returning(state.move, reason), (do.GiveBack(),)
+            never = min(state.never + 1, RUN_TRIES) if never_ran and state.never >= 0 else -1
             wait_s = min(RUN_AGAIN_S * 2.0**state.failures, RUN_AGAIN_AT_MOST_S)
             failures = min(state.failures + 1, RUN_TRIES)
             return replace(state, failure=reason, failures=failures, never=never, try_again_s=now + wait_s), ()

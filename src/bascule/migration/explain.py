@@ -82,6 +82,8 @@ def explain_source(state: source.State) -> Explanation:
             return Explanation(f"the move of vm {move.vm} to {there} is being called off", Standing.UNDER_WAY, known)
         case source.Cancelling():
             return _hangs(move)
+        case source.Withdrawing(taken=True):
+            return _on_both(state)
         case source.Withdrawing() | source.Resuming():
             return _stays(state)
         case source.Deciding():
@@ -95,6 +97,8 @@ def explain_source(state: source.State) -> Explanation:
         case source.Releasing():
             where = state.ending.reason if state.ending is not None else f"vm {move.vm} runs on {there}"
             return Explanation(where, Standing.UNDER_WAY, (f"The old copy on {here} is being removed.",))
+        case source.Confirming():
+            return _confirming(state)
         case source.Ended():
             return Explanation(state.ending.reason, Standing.SETTLED)
         case _:
@@ -163,6 +167,37 @@ def _unsettled(state: source.Unsettled) -> Explanation:
             _run_here(move, there, gain),
         ),
         run_here_against=there,
+    )
+
+
+def _on_both(state: source.Withdrawing) -> Explanation:
+    move, here, there = state.move, state.move.source, state.move.destination
+    return Explanation(
+        f"vm {move.vm} may run on both hosts",
+        known=(
+            f"Its move to {there} was called off: {state.ending.reason}.",
+            f"{there} has taken it all the same, which it does by an operator's word alone.",
+        ),
+        settles=(f"The agent of {there} tells of that word every few seconds, and the copy on {here} is ended then.",),
+        choices=(
+            Choice(f"on {there}: bascule status {move.vm}"),
+            Choice(f"end its QEMU process on {here} by hand", f"what clients did on {here} since is lost"),
+        ),
+    )
+
+
+def _confirming(state: source.Confirming) -> Explanation:
+    move, here, there = state.move, state.move.source, state.move.destination
+    last = (f"The last try: {state.why}.",) if state.why else ()
+    return Explanation(
+        f"vm {move.vm} belongs to {there}, and it is not known whether it runs there",
+        Standing.UNKNOWN if state.told else Standing.UNDER_WAY,
+        known=(f"{state.reason}. There is no copy of it on {here} any more.", *last),
+        settles=(_asked_on(here, there),),
+        choices=(
+            _again(move, f"{there} is asked once more, at once"),
+            Choice(f"on {there}: bascule status {move.vm}, which says what keeps it from running"),
+        ),
     )
 
 

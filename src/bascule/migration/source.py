@@ -28,7 +28,7 @@ from dataclasses import replace
 from typing import assert_never
 
 from bascule.migration import commands as do
-from bascule.migration import facts, source_ending
+from bascule.migration import facts, source_confirming, source_ending
 from bascule.migration.convergence import Reading, Steering
 from bascule.migration.model import Mode, Move, Outcome
 from bascule.migration.source_ending import AGAIN_S, Step, conclude, gone, withdraw, withdraw_gone
@@ -38,6 +38,7 @@ from bascule.migration.source_states import (
     Because,
     Cancelling,
     Checking,
+    Confirming,
     Copying,
     Deciding,
     Ended,
@@ -60,6 +61,7 @@ __all__ = [  # the states are looked for here
     "Because",
     "Cancelling",
     "Checking",
+    "Confirming",
     "Copying",
     "Deciding",
     "Ended",
@@ -92,8 +94,8 @@ def step(state: State, fact: facts.SourceFact, now: float, *, fixed_ms: float = 
     `now` is in seconds on the source's monotonic clock; `fixed_ms` is what a switchover of nothing is expected to cost.
     Facts that mean nothing in a state leave it as it is: they are late, or repeated.
     """
-    if isinstance(fact, facts.StoodDown) and not isinstance(state, Ended | Releasing):
-        return source_ending.stand_down(state.move, fact)
+    if isinstance(fact, facts.StoodDown) and not isinstance(state, Confirming | Ended | Releasing):
+        return source_confirming.stand_down(state.move, fact)
     match state:
         case Checking():
             return _checking(state, fact)
@@ -109,6 +111,8 @@ def step(state: State, fact: facts.SourceFact, now: float, *, fixed_ms: float = 
             return _switching_over(state, fact, now)
         case Cancelling() | Withdrawing() | Deciding() | Unsettled() | Releasing() | Resuming():
             return source_ending.step(state, fact, now)
+        case Confirming():
+            return source_confirming.step(state, fact, now)
         case Ended():
             return state, ()
         case _:

@@ -15,6 +15,7 @@ from bascule.migration.model import Decision, Mode, Move, Outcome
 from bascule.migration.source_states import (
     Because,
     Cancelling,
+    Confirming,
     Deciding,
     Ended,
     Ending,
@@ -88,12 +89,6 @@ def gone(reason: str, before: Ending | None = None) -> Ending:
     return Ending(Outcome.FAILED, f"{first}QEMU on the source ended by itself: {reason}")
 
 
-def stand_down(move: Move, fact: facts.StoodDown) -> Step:
-    """Give up the copy here, whatever was going on: an operator has let the VM run elsewhere."""
-    outcome = Outcome.COMPLETED if fact.owner == move.destination else Outcome.FAILED
-    return Releasing(move, Ending(outcome, fact.reason)), (do.DestroySource(),)
-
-
 # --- the states ----------------------------------------------------------------------------------------------------
 
 
@@ -125,9 +120,10 @@ def _withdrawing(state: Withdrawing, fact: facts.SourceFact, now: float) -> Step
             return state, (*run, do.AskRefuse(state.ending.reason), do.RemoveSavedState())
         case facts.JournalFailed() if not state.durable:
             return replace(state, try_again_s=now + AGAIN_S), ()
-        case facts.Answer(decision=Decision.TAKEN, given_back=False):  # no rule allows this, so somebody has to look
+        case facts.Answer(decision=Decision.TAKEN, given_back=False) if not state.taken:
+            # Only an operator can have done this. His word comes here some time, and until then somebody has to look.
             reason = f"{state.move.destination} has taken the VM, which was not given to it: it may run on both hosts"
-            state = replace(state, settled=True, ending=Ending(Outcome.UNKNOWN, reason))
+            return replace(state, taken=True), (do.Conclude(Outcome.UNKNOWN, reason),)
         case facts.Answer() | facts.NoAnswer() | facts.StillLoading():
             state = replace(state, settled=True)
         case facts.GuestRunning():
@@ -141,7 +137,7 @@ def _withdrawing(state: Withdrawing, fact: facts.SourceFact, now: float) -> Step
             return replace(state, try_again_s=None), (again,)
         case _:
             pass
-    if not (state.durable and state.settled and (state.running or state.gone)):
+    if state.taken or not (state.durable and state.settled and (state.running or state.gone)):
         return state, ()
     ended, concluded = conclude(state.move, state.ending)
     # Said once more: a late notice of the stop may have drawn the frames to the destination until it refused.
@@ -231,6 +227,9 @@ def _releasing(state: Releasing, fact: facts.SourceFact, now: float) -> Step:
             if leftover:
                 reason = f"{ending.reason}; what is left of it here could not be removed: {leftover}"
                 ending = replace(ending, reason=reason)
+            if state.ending is not None and ending.outcome is Outcome.COMPLETED:  # so far this is an operator's word
+                confirming = Confirming(state.move, ending.reason, now)
+                return confirming, (do.RemoveSavedState(), do.AskTake(last_copy=True))
             ended, concluded = conclude(state.move, ending)
             return ended, (do.RemoveSavedState(), *concluded)
         case facts.JournalFailed():

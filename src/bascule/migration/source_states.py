@@ -84,13 +84,15 @@ class Withdrawing:
 
     `settled`: the destination was told, or could not be. `running`: the VM is known to run here; `gone`: its QEMU is
     dead. `announce`: the destination may have drawn the VM's frames to itself. `failures`: how often QEMU could not be
-    made to let it run; after some of them the outcome is told as unknown, and it is tried on.
+    made to let it run; after some of them the outcome is told as unknown, and it is tried on. `taken`: the destination
+    has the VM all the same, which only an operator can have done: it is told as unknown, and his word is waited for.
     """
 
     move: Move
     ending: Ending
     durable: bool = False
     settled: bool = False
+    taken: bool = False
     running: bool = False
     gone: bool = False
     announce: bool = False
@@ -140,6 +142,21 @@ class Releasing:
     try_again_s: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Confirming:
+    """An operator gave the VM to the destination, which alone can tell that it runs; the copy here is gone.
+
+    `reason`: the operator's word. `why`: what is missing, by the last answer or silence. `told`: that it is unknown.
+    """
+
+    move: Move
+    reason: str
+    since_s: float
+    ask_again_s: float | None = None
+    why: str = ""
+    told: bool = False
+
+
 class Because(Enum):
     """Why a VM whose state was sent completely may run on its source again."""
 
@@ -184,12 +201,13 @@ State = (
     | Deciding
     | Unsettled
     | Releasing
+    | Confirming
     | Resuming
     | Ended
 )
 
 # Which state may follow which (staying is always allowed); `step` is tested to do nothing else. Besides, every state
-# but the last may be followed by `Releasing`: an operator's word for another host can come at any time.
+# but `Confirming` and `Ended` may be followed by `Releasing`: an operator's word for another host can come at any time.
 SUCCESSORS: dict[type[State], tuple[type[State], ...]] = {
     Checking: (Preparing, Ended),
     Preparing: (Offering, Withdrawing),
@@ -201,9 +219,10 @@ SUCCESSORS: dict[type[State], tuple[type[State], ...]] = {
     Withdrawing: (Ended,),
     Deciding: (Releasing, Resuming, Unsettled),
     Unsettled: (Releasing, Resuming),
-    Releasing: (Ended,),
+    Releasing: (Confirming, Ended),
+    Confirming: (Ended,),
     Resuming: (Ended,),
     Ended: (),
 }
 # Entering one of these from a state outside them means that the VM belongs to the destination for good.
-AFTER_THE_DECISION: frozenset[type[State]] = frozenset({Releasing})
+AFTER_THE_DECISION: frozenset[type[State]] = frozenset({Releasing, Confirming})

@@ -79,5 +79,12 @@ def releasing() -> Transcript:
     return after(*TO_DECIDING, TAKEN)
 
 
+def confirming() -> Transcript:
+    state, _ = source.step(unsettled().state, facts.StoodDown("h2", "an operator let vm web run on h2"), 20.0)
+    move = Transcript(LIVE, state)
+    move.tell((20.0, facts.CopyDestroyed()))
+    return move
+
+
 def resuming() -> Transcript:
     return after(*TO_DECIDING, REFUSED)

@@ -306,13 +306,64 @@ def test_a_vm_that_an_operator_started_just_before_it_was_given_back_stays() -> 
     assert move.state == destination.Ran(LIVE)
 
 
-def test_a_vm_that_qemu_refuses_to_run_is_given_back_after_some_tries() -> None:
-    move = starting()
-    no = facts.RunFailed("Failed to get a lock", never_ran=True)
-    for second in range(10, 10 * destination.RUN_TRIES, 10):
-        assert move.tell((float(second), no), (second + 9.0, facts.Tick())) == [do.RunVcpus()]
-    assert move.tell((900.0, no)) == [do.GiveBack()]
+NO = facts.RunFailed("Failed to get a lock", never_ran=True)
+
+
+def refused_by_qemu(told: facts.TakeAsked = TAKE, tries: int = destination.RUN_TRIES) -> Transcript:
+    """A VM that was taken, and that QEMU has refused to run `tries` times; the next try is due at 9 s past."""
+    move = after(facts.IncomingReady("tcp:h2:49152"), facts.IncomingLoaded(), told, TAKEN)
+    for second in range(10, 10 * tries, 10):
+        assert move.tell((float(second), told), (float(second), NO), (second + 9.0, facts.Tick())) == [do.RunVcpus()]
+    assert move.tell((10.0 * tries, NO)) == []
+    return move
+
+
+@pytest.mark.parametrize("word", [TAKE, REFUSE])
+def test_a_vm_that_qemu_refuses_to_run_is_given_back_when_the_source_says_that_its_copy_lives(word: object) -> None:
+    move = refused_by_qemu()
+    assert move.tell(word) == [do.GiveBack()]
     assert move.state == destination.Returning(LIVE, "Failed to get a lock")
+
+
+def test_without_the_source_s_word_it_is_tried_on_for_the_copy_here_may_be_the_last() -> None:
+    move = refused_by_qemu()
+    for minute in range(2, 100):
+        assert move.tell((60.0 * minute, facts.Tick()), (60.0 * minute + 1, NO)) == [do.RunVcpus()]
+    assert move.tell((9000.0, TAKE)) == [do.GiveBack()]
+
+
+def test_it_is_not_given_back_while_it_is_being_let_run() -> None:
+    move = refused_by_qemu()
+    assert move.tell((900.0, facts.Tick()), TAKE, REFUSE) == [do.RunVcpus()]
+    assert move.tell(facts.GuestRunning()) == [do.AnnounceHere()]
+    assert move.state == destination.Ran(LIVE)
+
+
+def test_it_is_given_back_on_no_early_word() -> None:
+    move = refused_by_qemu(tries=destination.RUN_TRIES - 1)
+    assert move.tell(TAKE, REFUSE) == []
+
+
+@pytest.mark.parametrize("move", [refused_by_qemu(), starting()], ids=["late", "early"])
+def test_it_is_never_given_back_once_the_source_s_copy_is_known_to_be_dead(move: Transcript) -> None:
+    move.tell(facts.TakeAsked(last_copy=True))
+    for second in range(1000, 1000 + 20 * destination.RUN_TRIES, 10):
+        move.tell((second + 9.0, facts.Tick()), (second + 9.0, NO), TAKE, REFUSE)
+    assert isinstance(move.state, destination.Starting)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        (facts.IncomingLoaded(), facts.TakeAsked(last_copy=True), TAKEN),
+        (facts.TakeAsked(last_copy=True), facts.IncomingLoaded(), TAKEN),
+    ],
+)
+def test_that_the_source_s_copy_is_dead_is_remembered_through_the_decision(told: tuple[Told, ...]) -> None:
+    move = after(facts.IncomingReady("tcp:h2:49152"), *told)
+    for second in range(10, 10 + 20 * destination.RUN_TRIES, 10):
+        move.tell((second + 0.0, NO), (second + 0.0, TAKE), (second + 9.0, facts.Tick()))
+    assert isinstance(move.state, destination.Starting)
 
 
 def test_one_try_that_may_have_run_it_keeps_the_vm_here_for_good() -> None:
@@ -320,7 +371,8 @@ def test_one_try_that_may_have_run_it_keeps_the_vm_here_for_good() -> None:
         move = starting()
         for attempt in range(4 * destination.RUN_TRIES):
             never_ran = attempt != doubtful
-            move.tell((attempt * 10.0, facts.RunFailed("no", never_ran=never_ran)), (attempt * 10.0 + 9, facts.Tick()))
+            no = facts.RunFailed("no", never_ran=never_ran)
+            move.tell((attempt * 10.0, no), TAKE, (attempt * 10.0 + 9, facts.Tick()))
         assert isinstance(move.state, destination.Starting)
         assert do.GiveBack() not in move.asked_for
 

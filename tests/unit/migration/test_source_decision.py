@@ -150,13 +150,16 @@ def test_withdrawing_waits_for_the_destination_and_for_the_vm() -> None:
         assert move.ended[0] is Outcome.FAILED
 
 
-def test_a_destination_that_took_what_was_not_given_is_told_as_unknown() -> None:
+def test_a_destination_that_took_what_was_not_given_is_told_as_unknown_and_the_operator_s_word_waited_for() -> None:
     move = withdrawing()
-    move.tell(facts.WithdrawalDurable(), TAKEN, facts.GuestRunning())
-    assert move.ended == (
-        Outcome.UNKNOWN,
-        "h2 has taken the VM, which was not given to it: it may run on both hosts",
-    )
+    move.tell(facts.WithdrawalDurable())
+    reason = "h2 has taken the VM, which was not given to it: it may run on both hosts"
+    assert move.tell(TAKEN) == [do.Conclude(Outcome.UNKNOWN, reason)]
+    assert move.tell(TAKEN, facts.GuestRunning(), SILENCE, REFUSED) == []
+    assert isinstance(move.state, source.Withdrawing)
+    state, commands = source.step(move.state, facts.StoodDown("h2", "an operator let vm web run on h2"), 0.0)
+    assert isinstance(state, source.Releasing)
+    assert commands == (do.DestroySource(),)
 
 
 # --- QEMU dies on the source ------------------------------------------------------------------------------------------

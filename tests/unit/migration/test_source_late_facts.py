@@ -20,6 +20,7 @@ from tests.unit.migration.source_transcript import (
     Transcript,
     after,
     cancelling,
+    confirming,
     progress,
     releasing,
     resuming,
@@ -90,6 +91,7 @@ MEANT = {
     source.Deciding: (facts.CancelAsked, facts.OperatorRunsHere, *ANSWERS, facts.SourceGone),
     source.Unsettled: (facts.CancelAsked, facts.OperatorRunsHere, facts.RecoverAsked, *ANSWERS, facts.SourceGone),
     source.Releasing: (facts.CopyDestroyed, facts.JournalFailed),
+    source.Confirming: ANSWERS,
     source.Resuming: (
         facts.WithdrawalDurable,
         facts.GuestRunning,
@@ -111,6 +113,7 @@ ONE_OF_EACH = (
     after(*TO_DECIDING),
     unsettled(),
     releasing(),
+    confirming(),
     resuming(),
     after(*TO_DECIDING, TAKEN, facts.CopyDestroyed()),
 )
@@ -125,7 +128,7 @@ def test_the_samples_are_one_of_each_state_and_of_each_fact() -> None:
 def test_late_facts_change_nothing(transcript: Transcript) -> None:
     for fact in EVERY_FACT:
         stood_down = isinstance(fact, facts.StoodDown) and not isinstance(
-            transcript.state, source.Releasing | source.Ended
+            transcript.state, source.Releasing | source.Confirming | source.Ended
         )
         if not stood_down and not isinstance(fact, MEANT[type(transcript.state)]):
             assert source.step(transcript.state, fact, transcript.now) == (transcript.state, ()), fact

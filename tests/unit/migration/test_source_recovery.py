@@ -163,8 +163,9 @@ def test_the_loser_s_copy_goes_wherever_the_move_stands(move: Transcript) -> Non
     state, commands = source.step(move.state, TOLD_TO_STAND_DOWN, 0.0)
     assert commands == (do.DestroySource(),)
     told = Transcript(state.move, state)
-    told.tell(facts.CopyDestroyed())
-    assert told.ended == (Outcome.COMPLETED, "an operator let vm web run on h2")
+    assert told.tell(facts.CopyDestroyed()) == [do.RemoveSavedState(), do.AskTake(last_copy=True)]
+    told.tell(TAKEN)
+    assert told.ended == (Outcome.COMPLETED, "the VM runs on h2: an operator let vm web run on h2")
 
 
 def test_a_vm_that_a_third_host_has_did_not_arrive() -> None:
