@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from bascule.migration import commands as do
-from bascule.migration import destination, facts, source
+from bascule.migration import destination, facts, source, source_ending
 from bascule.migration.convergence import Steering
 from bascule.migration.ownership import Ownership, why_not_run
 from bascule.migration.register import settle
@@ -23,6 +23,7 @@ DUE = ("try_again_s", "ask_again_s", "ask_source_s")  # if set, due at the next 
 SINCE = ("started_s", "stopped_s", "since_s", "word_s")  # 0: lately; or longer ago than any patience
 SAID = ("reason", "failure", "why", "gone")
 CALM = Steering(100.0, 15.0)
+RUN_TRIES = max(source_ending.RUN_TRIES, destination.RUN_TRIES)
 # What changes nothing in this world: the announcements are the network's, the limit is the steering's.
 WITHOUT_EFFECT = (do.SetDowntimeLimit, do.AnnounceHere, do.TellStopped)
 
@@ -148,4 +149,6 @@ def bare(thing: Any) -> Any:
             changes[each.name] = "file"
         elif each.name == "limit_ms":
             changes[each.name] = 1
+        elif each.name == "failures":
+            changes[each.name] = min(value, RUN_TRIES)  # more of them change nothing more
     return replace(thing, **changes) if changes else thing

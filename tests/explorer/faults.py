@@ -10,7 +10,7 @@ from tests.explorer.shell import Cont, Entry, FinishSaving, NameSavedState, poss
 from tests.explorer.world import Draft, Message
 
 from bascule.migration import commands as do
-from bascule.migration import facts
+from bascule.migration import destination, facts
 from bascule.migration.recovery import Copy
 
 Happening = tuple[Any, ...]
@@ -117,7 +117,8 @@ def disk_full(draft: Draft, me: int, entry: Entry) -> None:
 def killed(draft: Draft, me: int, kill: Callable[[Draft, int], None]) -> None:
     """A process is killed that may hold the only copy with which the VM can go on.
 
-    The destination's is no such copy once the source has wished for `refused`: it counts on its own.
+    The destination's is no such copy once the source has wished for `refused`, or has said of its own that it lives to
+    a destination that cannot run its one: then the source's counts.
     """
     had = bool(draft.copies())
     kill(draft, me)
@@ -135,7 +136,10 @@ def _is_given_up(draft: Draft, index: int) -> bool:
     withdrawn = any(
         m.kind == "offer" and m.move == qemu.move and m.answer and m.fact is not None for m in draft.in_net()
     )
-    return wished or withdrawn or type(state).__name__ == "Refusing"
+    asked = [m for m in draft.in_net() if m.kind == "take" and m.move == qemu.move and not m.answer]
+    word = any(not m.fact.last_copy for m in asked)
+    given_back = isinstance(state, destination.Starting) and state.never > 0 and word
+    return wished or withdrawn or given_back or isinstance(state, destination.Refusing | destination.Returning)
 
 
 def says_no(draft: Draft, me: int, entry: Entry) -> None:

@@ -186,6 +186,5 @@ def _next_move(draft: Draft, mode: Mode, most: int) -> Iterator[Happening]:
         host = draft.host(me)
         row, qemu = host.row, host.qemu
         mine = row is not None and row.owner == NAMES[me] and row.offer is None
-        busy = any(draft.is_source(me, number) for number, _ in host.engines)
-        if host.up and mine and qemu is not None and qemu.running and not busy:
+        if host.up and mine and qemu is not None and qemu.running and not host.engines:
             yield "begins", me, mode

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from tests.explorer import copying, questions
 from tests.explorer.shell_destination import mine
-from tests.explorer.shell_source import look_at_truth, unfinished
+from tests.explorer.shell_source import conclude, unfinished
 from tests.explorer.world import NAMES, UUID, Draft, with_value
 
-from bascule.migration import facts
-from bascule.migration.model import Decision, Outcome
+from bascule.migration import facts, source
+from bascule.migration.model import Decision
 from bascule.migration.ownership import Ownership
 from bascule.migration.recovery import Copy, resume_destination, resume_source, source_copy
 from bascule.migration.register import Entry
+from bascule.migration.source_confirming import released
 
 
 def agent_dies(draft: Draft, me: int) -> None:
@@ -54,13 +55,12 @@ def _go_on_as_source(draft: Draft, me: int, number: int, *, deaf: bool) -> None:
     move, host = draft.move(number), draft.host(me)
     row = host.row
     if row is None or row.owner != NAMES[me]:
-        arrived = row is not None and row.owner == move.destination and row.epoch >= move.epoch
-        outcome = Outcome.COMPLETED if arrived else Outcome.FAILED
-        told = draft.rest.told
-        draft.put_saved(number, "")
-        draft.put_rest(told=(*told[: number - 1], outcome.value, *told[number:]))
-        draft.put(me, records=with_value(host.records, number, outcome.value))
-        look_at_truth(draft, me, number, outcome)
+        state, commands = released(move, row, 0.0)
+        if isinstance(state, source.Ended):
+            draft.put_saved(number, "")
+            conclude(draft, me, number, state.ending.outcome)
+        else:
+            draft.enter(me, number, *draft.core.took(state, commands))
         return
     offered = row.offer is not None and row.offer.move_id == move.id
     file = "file" if number in host.named else None

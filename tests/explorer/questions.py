@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.explorer import lives
+from tests.explorer import lives, shell_source
 from tests.explorer.shell_destination import known
 from tests.explorer.world import Draft, Message, value_of, with_value
 
@@ -32,6 +32,8 @@ def arrives(draft: Draft, number: int) -> None:
 
 def _is_asked(draft: Draft, me: int, message: Message) -> None:
     number = message.move
+    if _is_stale(draft, me, message):
+        return
     match message.kind:
         case "prepare":
             _prepare(draft, me, number)
@@ -46,6 +48,17 @@ def _is_asked(draft: Draft, me: int, message: Message) -> None:
             _answer(draft, me, "offer", number, _standing(draft, me, number))
         case "claim":
             _answer(draft, me, "claim", number, lives.stands_down(draft, me, number, message.fact))
+
+
+def _is_stale(draft: Draft, me: int, message: Message) -> bool:
+    """Who has tried for so long that it would give the VM back hears nothing that was asked before it began.
+
+    A question does not outlive the asker's patience, which is shorter than that.
+    """
+    state = draft.engine(me, message.move)
+    word = message.kind == "take" and not message.fact.last_copy
+    gives_back = isinstance(state, destination.Starting) and state.never >= destination.RUN_TRIES
+    return word and gives_back and not draft.rest.lost and not shell_source.my_qemu(draft, 1 - me, message.move)
 
 
 def _hears(draft: Draft, me: int, kind: str, number: int, fact: Any) -> None:

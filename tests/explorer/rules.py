@@ -55,7 +55,7 @@ def look_at_the_end(draft: Draft) -> None:
 
 def _look_at_unknown(draft: Draft) -> None:
     """All that may stay open by itself: the VM was taken, may have run, and its QEMU is dead. An operator starts it."""
-    waits = source.Unsettled | source.Deciding | destination.Starting
+    waits = source.Unsettled | source.Deciding | source.Confirming | destination.Starting
     starting = []
     for index in (0, 1):
         for number, _ in draft.hosts[index].engines:

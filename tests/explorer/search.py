@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from tests.explorer import words
@@ -58,16 +57,16 @@ def search(steps: Steps, first: World, *, most_worlds: int | None = None, stop_a
     return found
 
 
-def ends(steps: Steps, worlds: Iterable[World], sample: int, seed: int = 0) -> list[str]:
-    """Calm down from a sample of worlds, each in an order of its own; return the stories of those that end badly."""
-    worlds = worlds if isinstance(worlds, list) else list(worlds)
+def ends(steps: Steps, found: Found, sample: int, seed: int = 0) -> list[str]:
+    """Calm down from a sample of the worlds, each in an order of its own; return the stories that end badly."""
     pick = random.Random(seed)
-    chosen = worlds if len(worlds) <= sample else pick.sample(worlds, sample)
+    worlds = list(found.worlds)
     stories = []
-    for world in chosen:
+    for world in worlds if len(worlds) <= sample else pick.sample(worlds, sample):
         told: list[str] = []
         try:
             calm_down(steps, world, pick, told)
         except Broken as broken:
-            stories.append("\n".join([f"VIOLATION: {broken}", *told]))
+            way = words.way_to(steps, found.worlds, world)
+            stories.append(words.tale(str(broken), [*way, "From here on nothing goes wrong any more.", *told]))
     return stories

@@ -64,7 +64,7 @@ def perform(draft: Draft, me: int, entry: Entry) -> None:
         case do.RunVcpus():
             _let_run(draft, me, number)
         case do.Conclude(outcome=outcome):
-            _conclude(draft, me, number, outcome)
+            conclude(draft, me, number, outcome)
         case _:
             raise TypeError(command)
 
@@ -81,11 +81,10 @@ def then(draft: Draft, me: int, number: int, part: Any) -> None:
 
 
 def _cannot(draft: Draft, there: int) -> bool:
-    """Pre-flight: whether the other host does not answer, or has the VM, or something of it is left there."""
+    """Pre-flight: whether the other host does not answer, or has the VM, or something of it is not over there."""
     host = draft.host(there)
-    coming_in = any(not draft.is_source(there, number) for number, _ in host.engines)
     owns = host.row is not None and host.row.owner == NAMES[there]
-    return not host.up or host.qemu is not None or coming_in or owns
+    return not host.up or host.qemu is not None or bool(host.engines) or owns
 
 
 def _save(draft: Draft, me: int, number: int, part: Any) -> None:
@@ -163,24 +162,35 @@ def _let_run(draft: Draft, me: int, number: int) -> None:
         draft.tell(me, number, facts.GuestRunning())
 
 
-def _conclude(draft: Draft, me: int, number: int, outcome: Outcome) -> None:
+def conclude(draft: Draft, me: int, number: int, outcome: Outcome) -> None:
+    """Tell the user an outcome, and note it."""
     told = draft.rest.told
     draft.put_rest(told=(*told[: number - 1], outcome.value, *told[number:]))
     draft.put(me, records=with_value(draft.host(me).records, number, outcome.value))
     if outcome is not Outcome.UNKNOWN:
         look_at_truth(draft, me, number, outcome)
-    if isinstance(draft.engine(me, number), source.Ended):
+    ended = isinstance(draft.engine(me, number), source.Ended)
+    if ended and all(entry[0] != number for entry in draft.host(me).todo):  # else it is concluded once more
         draft.end_engine(me, number)
 
 
 def look_at_truth(draft: Draft, me: int, number: int, outcome: Outcome) -> None:
-    """Rule 4: what is told for good is so."""
-    row, epoch = draft.host(me).row, draft.move(number).epoch
+    """Rule 4: what is told for good is so, or was so when the VM moved on."""
+    there, row = 1 - me, draft.host(me).row
+    completed = outcome is Outcome.COMPLETED
+    if completed and not _ran_by(draft, there, number):
+        raise Broken(f"`{outcome}` is told, and the VM has never run on {NAMES[there]}")
+    if not completed and _ran_by(draft, there, number):
+        raise Broken(f"`{outcome}` is told, and the VM has run on {NAMES[there]}")
     here = row is not None and row.owner == NAMES[me]
-    if (outcome is Outcome.COMPLETED) is here:
+    if number == len(draft.rest.moves) and completed is here:
         raise Broken(f"`{outcome}` is told, and the VM belongs to {row.owner if row else 'nobody'}")
-    if outcome is Outcome.COMPLETED and not any(ran >= epoch for ran in draft.host(1 - me).ran):
-        raise Broken(f"`{outcome}` is told, and the VM has never run on {NAMES[1 - me]}")
+
+
+def _ran_by(draft: Draft, there: int, number: int) -> bool:
+    """Whether the VM has run on the destination of a move because of it: from its epoch on, until the next move's."""
+    later = draft.rest.moves[number].epoch if number < len(draft.rest.moves) else None
+    return any(draft.move(number).epoch <= ran and (later is None or ran < later) for ran in draft.host(there).ran)
 
 
 def unfinished(draft: Draft, me: int, number: int) -> bool:

@@ -101,12 +101,18 @@ def _command(draft: Draft, what: tuple[Any, ...]) -> str:
     return COMMANDS[type(command)].format(me=NAMES[what[1]], you=NAMES[1 - what[1]], **more)
 
 
+def asked(message: Message) -> str:
+    """Say what is asked."""
+    dead = message.kind == "take" and getattr(message.fact, "last_copy", False)
+    return "take the VM, my copy is dead" if dead else QUESTIONS[message.kind]
+
+
 def _message(draft: Draft, name: str, message: Message) -> str:
     you, me = NAMES[message.to], NAMES[1 - message.to]
     if message.answer:
         said = f"{you} hears {me}'s answer to '{QUESTIONS[message.kind]}': {_fact(message)}"
     else:
-        said = f"{you} is asked by {me}: {QUESTIONS[message.kind]}"
+        said = f"{you} is asked by {me}: {asked(message)}"
     if len(draft.rest.moves) > 1:
         said += f" [move {message.move}]"
     return {"arrives": "", "never sent": "NEVER SENT: ", "lost": "LOST: ", "twice": "REPEATED, and late: ",
@@ -127,13 +133,21 @@ def _fact(message: Message) -> str:
 
 def story(steps: Steps, worlds: Mapping[World, World | None], world: World, last: tuple[Any, ...], broken: str) -> str:
     """Tell how a world was reached, and what then broke a rule."""
+    return tale(broken, [*way_to(steps, worlds, world), sentence(steps.draft(world), last)])
+
+
+def tale(broken: str, lines: list[str]) -> str:
+    """Put a story together."""
+    return "\n".join([f"VIOLATION: {broken}", *(f"{number:4}. {line}" for number, line in enumerate(lines, 1))])
+
+
+def way_to(steps: Steps, worlds: Mapping[World, World | None], world: World) -> list[str]:
+    """Tell how a world was reached."""
     path = [world]
     while (before := worlds[path[-1]]) is not None:
         path.append(before)
     path.reverse()
-    lines = [sentence(steps.draft(one), _between(steps, one, then)) for one, then in pairwise(path)]
-    lines.append(sentence(steps.draft(world), last))
-    return "\n".join([f"VIOLATION: {broken}", *(f"{number:4}. {line}" for number, line in enumerate(lines, 1))])
+    return [sentence(steps.draft(one), _between(steps, one, then)) for one, then in pairwise(path)]
 
 
 def _between(steps: Steps, world: World, then: World) -> tuple[Any, ...]:

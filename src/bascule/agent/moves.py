@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,6 +27,7 @@ from bascule.migration.register import Ballot
 from bascule.migration.story import Story
 
 LEARNED_FROM = 40
+OVER_S = 2.0
 
 
 class Moves:
@@ -60,6 +63,11 @@ class Moves:
             raise Refused(
                 f"cannot {attempted}: it does not run",
                 f"start it first: bascule vm start {name}",
+            )
+        if (incoming := self.of_vm(record.uuid)[1]) is not None and not await over(incoming):
+            raise Refused(
+                f"cannot {attempted}: move {incoming.move.id}, which brings it here, is not over",
+                f"bascule status {name}",
             )
         if vm.busy is not None:
             raise Refused(
@@ -292,3 +300,13 @@ class Moves:
     async def waiting_for(self) -> Sequence[str]:
         """Return the ids of all moves under way."""
         return [*self._outgoing, *self._incoming]
+
+
+async def over(move: SourceMove | DestinationMove) -> bool:
+    """Wait a moment for a move that is all but over, and return whether the journal says how it ended.
+
+    Until then the VM takes part in no other move: a restarted agent would go on with this one as if it were the last.
+    """
+    with suppress(TimeoutError):
+        await asyncio.wait_for(move.ended.wait(), OVER_S)
+    return move.ended.is_set()

@@ -17,6 +17,7 @@ from typing import Any
 from bascule.agent.host import Host, memory_mib
 from bascule.agent.http_errors import finding_from_dict
 from bascule.agent.machines import RunningVm
+from bascule.agent.moves import over
 from bascule.agent.peers import NoAnswerError
 from bascule.agent.shared_storage import check_token, shared_token
 from bascule.errors import BasculeError, Finding, Refused
@@ -162,6 +163,10 @@ class Preflight:
         findings += [
             Finding(here, f"move {other.id} of vm {move.vm} to it is under way", "wait for it") for other in others
         ]
+        outgoing, _ = host.moves.of_vm(move.vm_uuid)
+        if outgoing is not None and not await over(outgoing):
+            problem = f"move {outgoing.move.id} of vm {move.vm} from it is not over"
+            findings.append(Finding(here, problem, f"wait for it, or see bascule status {move.vm} there"))
         if (host.vm_directory / move.vm).exists() and named is None:
             findings.append(
                 Finding(
