@@ -39,7 +39,13 @@ def goes_on(draft: Draft) -> Iterator[tuple[object, ...]]:
                 yield "sent", me, number
         if qemu.incoming is Copy.UNDER_WAY:
             live = draft.move(qemu.move).mode is Mode.LIVE
-            if not live or (outgoing_move(draft, 1 - me) == qemu.move and _stands_still(draft, 1 - me)):
+            if qemu.arriving:
+                yield "stream ends", me
+            if (
+                not live
+                or qemu.arriving
+                or (outgoing_move(draft, 1 - me) == qemu.move and _stands_still(draft, 1 - me))
+            ):
                 yield "loads", me
         elif qemu.incoming is Copy.COMPLETE and isinstance(draft.engine(me, qemu.move), destination.Receiving):
             yield "seen loaded", me  # QEMU did not answer when its agent came back, and does now
@@ -68,8 +74,18 @@ def loads(draft: Draft, me: int) -> None:
     """The destination's QEMU has everything."""
     qemu = draft.host(me).qemu
     assert qemu is not None
-    draft.put_qemu(me, incoming=Copy.COMPLETE, earlier=True)
+    draft.put_qemu(me, incoming=Copy.COMPLETE, earlier=True, arriving="")
     draft.tell(me, qemu.move, facts.IncomingLoaded())
+
+
+def stream_ends(draft: Draft, me: int) -> None:
+    """What has reached the destination is not everything."""
+    qemu = draft.host(me).qemu
+    assert qemu is not None
+    if qemu.arriving == "silently":
+        draft.put_qemu(me, arriving="")  # it waits on
+    else:
+        ends(draft, me)
 
 
 def seen_loaded(draft: Draft, me: int) -> None:
@@ -86,9 +102,9 @@ def fails(draft: Draft, me: int, number: int) -> None:
     if outgoing_move(draft, me) != number:
         return
     draft.put_qemu(me, outgoing=Copy.NONE)
+    break_stream(draft, number, stood_still=not qemu.running)
     if not qemu.running:
         draft.runs(me)
-    break_stream(draft, number)
 
 
 def copy_fails(draft: Draft, me: int, number: int) -> None:
@@ -97,11 +113,15 @@ def copy_fails(draft: Draft, me: int, number: int) -> None:
     draft.tell(me, number, facts.CopyEnded(""))
 
 
-def break_stream(draft: Draft, number: int) -> None:
-    """The stream of a live move breaks: a QEMU that was still receiving it ends."""
+def break_stream(draft: Draft, number: int, *, stood_still: bool, silently: bool = False) -> None:
+    """The stream of a live move breaks: a QEMU that was still receiving it ends, unless it has everything already."""
     there = draft.destination(number)
     qemu = draft.host(there).qemu
-    if qemu is not None and qemu.move == number and qemu.incoming is Copy.UNDER_WAY:
+    if qemu is None or qemu.move != number or qemu.incoming is not Copy.UNDER_WAY:
+        return
+    if stood_still:
+        draft.put_qemu(there, arriving="silently" if silently else "broken")
+    elif not silently:
         ends(draft, there)
 
 
@@ -120,8 +140,8 @@ def ends(draft: Draft, me: int, *, silently: bool = False) -> None:
             under_way = any(move == number and draft.core.runs(command) for move, command in draft.host(me).todo)
             never_ran = decided and not under_way and certainly_never_ran(draft, me, number)
             draft.tell(me, number, facts.NeverRan("") if never_ran else facts.IncomingBroken(""))
-    if leaving and not silently:
-        break_stream(draft, leaving)
+    if leaving:
+        break_stream(draft, leaving, stood_still=not gone.running, silently=silently)
 
 
 def certainly_never_ran(draft: Draft, me: int, number: int) -> bool:

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from tests.explorer import copying, lives, questions, shell_destination, shell_source
-from tests.explorer.shell import Cont, Entry, FinishSaving, NameSavedState, possible, without
+from tests.explorer.shell import Cont, Entry, FinishSaving, Listen, NameSavedState, NoteIncoming, possible, without
 from tests.explorer.world import Draft, Message
 
 from bascule.migration import commands as do
 from bascule.migration import destination, facts
+from bascule.migration.model import Decision
 from bascule.migration.recovery import Copy
 
 Happening = tuple[Any, ...]
@@ -49,19 +50,26 @@ def of_hosts(draft: Draft) -> Iterator[Happening]:
 
 
 def _failures(draft: Draft, me: int, entry: Entry, command: Any) -> Iterator[str]:
+    source = draft.is_source(me, entry[0])
+    if command == do.Decide(Decision.TAKEN) or (isinstance(command, do.JournalOverride) and not source):
+        yield "name is taken"
+    if isinstance(command, Cont) or (isinstance(command, do.RunVcpus) and source):
+        yield "dies at the gate"
     match command:
         case _ if isinstance(command, JOURNAL):
             yield "not written"
             yield "written unheard"
-        case do.DestroySource() | do.StartIncoming() | do.DestroyIncoming():
+        case do.DestroySource() | do.StartIncoming() | NoteIncoming() | Listen() | do.DestroyIncoming():
             yield "not written"
         case do.CancelCopy():
             yield "not written"
             yield "written unheard"
+            if (entry[0], draft.core.commands.of(NameSavedState())) in draft.host(me).todo:
+                yield "named all the same"
         case do.RunVcpus():
             if draft.host(me).qemu is not None:
                 yield "says no"
-                if draft.is_source(me, entry[0]):
+                if source:
                     yield "runs unheard"
         case Cont():
             if draft.host(me).qemu is not None:
@@ -75,7 +83,7 @@ def _failures(draft: Draft, me: int, entry: Entry, command: Any) -> Iterator[str
 
 FAILED: dict[type, Any] = {
     **dict.fromkeys((*JOURNAL, do.DestroySource), facts.JournalFailed("")),
-    do.StartIncoming: facts.IncomingBroken(""),
+    **dict.fromkeys((do.StartIncoming, NoteIncoming, Listen), facts.IncomingBroken("")),
     do.DestroyIncoming: facts.DestroyFailed(""),
     do.CancelCopy: facts.CancelFailed(""),
     do.RunVcpus: facts.RunFailed(""),
@@ -105,12 +113,43 @@ def does_not_run_unheard(draft: Draft, me: int, entry: Entry) -> None:
     not_written(draft, me, entry)
 
 
+def name_is_taken(draft: Draft, me: int, entry: Entry) -> None:
+    """The register refuses of itself, and what came in may have been the only copy."""
+    draft.put(me, todo=without(draft.host(me).todo, entry))
+
+    def refuse(draft: Draft, me: int) -> None:
+        draft.tell(me, entry[0], facts.Decided(draft.decide(me, entry[0], Decision.REFUSED)))
+
+    killed(draft, me, refuse)
+
+
+def dies_at_the_gate(draft: Draft, me: int, entry: Entry) -> None:
+    """An agent ends between its mark and its word to QEMU."""
+    draft.put(me, marked=True)
+    lives.agent_dies(draft, me)
+
+
+def named_all_the_same(draft: Draft, me: int, entry: Entry) -> None:
+    """A copy is cancelled while the name of its saved state is being written."""
+    draft.put(me, named=tuple(sorted({*draft.host(me).named, entry[0]})))
+    shell_source.perform(draft, me, entry)
+
+
+def heard_and_dies(draft: Draft, number: int) -> None:
+    """An agent writes that it stands down, and ends."""
+    message: Message = draft.space.messages[number]
+    lives.accept_claim(draft, message.to, message.move, message.fact)
+    lives.agent_dies(draft, message.to)
+    questions.gives_up(draft, 1 - message.to, message.kind, message.move)
+
+
 def disk_full(draft: Draft, me: int, entry: Entry) -> None:
     """The state of a Quick Migration cannot be saved."""
     draft.put(me, todo=without(draft.host(me).todo, entry))
     if shell_source.my_qemu(draft, me, entry[0]):
         draft.put_qemu(me, outgoing=Copy.NONE)
-    draft.put_saved(entry[0], "")
+    if isinstance(draft.core.commands[entry[1]], FinishSaving):
+        draft.put_saved(entry[0], "")
     draft.tell(me, entry[0], facts.CopyEnded(""))
 
 
@@ -184,6 +223,10 @@ MENU: dict[str, Callable[..., None]] = {
     "runs unheard": written_unheard,
     "does not run, unheard": does_not_run_unheard,
     "disk full": disk_full,
+    "name is taken": name_is_taken,
+    "dies at the gate": dies_at_the_gate,
+    "named all the same": named_all_the_same,
+    "heard, and dies": heard_and_dies,
     "lost": lost,
     "twice": twice,
     "too late": too_late,

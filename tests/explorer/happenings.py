@@ -12,6 +12,7 @@ from tests.explorer import copying, faults, lives, questions, shell_destination,
 from tests.explorer.shell import Entry, possible
 from tests.explorer.world import NAMES, Budget, Draft, Message, Qemu, begin_move
 
+from bascule.migration import commands as do
 from bascule.migration import destination, facts, source
 from bascule.migration.model import Mode
 
@@ -52,7 +53,7 @@ def cancels(draft: Draft, me: int, number: int) -> None:
 
 def decides(draft: Draft, me: int, number: int) -> None:
     """An operator confirms that the other host is down, and lets the VM run here."""
-    draft.put_rest(overruled=True)
+    draft.put_rest(overruled=NAMES[me])
     draft.tell(me, number, facts.OperatorRunsHere())
 
 
@@ -81,11 +82,12 @@ MENU: dict[str, Callable[..., None]] = {
     "stops": copying.stops,
     "sent": copying.sent,
     "loads": copying.loads,
+    "stream ends": copying.stream_ends,
     "seen loaded": copying.seen_loaded,
     "copy fails": copying.copy_fails,
     **faults.MENU,
 }
-TAKES_ITS_MESSAGE = ("arrives", "never sent", "lost")  # out of the network
+TAKES_ITS_MESSAGE = ("arrives", "never sent", "lost", "heard, and dies")  # out of the network
 
 
 def of_hosts(
@@ -127,6 +129,8 @@ def of_messages(draft: Draft, budget: Budget) -> Iterator[tuple[int, Happening]]
         if budget.faults:
             if asked:
                 yield FAULT, ("lost", number)
+            if message.kind == "claim" and not message.answer and draft.hosts[message.to].up:
+                yield FAULT, ("heard, and dies", number)
             if not message.answer:
                 yield FAULT, ("twice", number)
                 if asked:
@@ -157,7 +161,7 @@ def early_answers(draft: Draft) -> Iterator[Happening]:
 
 
 def operators(draft: Draft, *, lies: bool) -> Iterator[Happening]:
-    """What an operator may do. Unless he lies, he confirms only what is so."""
+    """What an operator may do. Unless he lies, he confirms only what is so, and does not act against another one."""
     for me in (0, 1):
         host, other = draft.host(me), draft.host(1 - me)
         if not host.up:
@@ -167,8 +171,14 @@ def operators(draft: Draft, *, lies: bool) -> Iterator[Happening]:
                 if isinstance(draft.engine(me, number), source.Deciding | source.Unsettled | destination.Loaded):
                     yield "decides", me, number
         row = host.row
-        if row is not None and row.owner == NAMES[me] and row.offer is None and host.qemu is None:
+        given_away = draft.rest.overruled == NAMES[1 - me] and (other.claim[0] or _overrides(draft, 1 - me))
+        owned = row is not None and row.owner == NAMES[me] and row.offer is None
+        if owned and host.qemu is None and (lies or not given_away):
             yield "starts anew", me
+
+
+def _overrides(draft: Draft, me: int) -> bool:
+    return any(isinstance(draft.core.commands[command], do.JournalOverride) for _, command in draft.host(me).todo)
 
 
 def _sources(draft: Draft) -> Iterator[tuple[int, int]]:

@@ -9,7 +9,7 @@ from tests.explorer.world import NAMES, UUID, Draft, with_value
 
 from bascule.migration import facts, source
 from bascule.migration.model import Decision
-from bascule.migration.ownership import Ownership
+from bascule.migration.ownership import BY_WORD_EPOCHS, Ownership
 from bascule.migration.recovery import Copy, resume_destination, resume_source, source_copy
 from bascule.migration.register import Entry
 from bascule.migration.source_confirming import released
@@ -41,14 +41,15 @@ def agent_returns(draft: Draft, me: int, *, deaf: bool = False) -> None:
     `deaf`: neither its QEMU nor the other agent answers it just then.
     """
     draft.put(me, up=True)
+    held = False
     moves = [number for number in range(1, len(draft.rest.moves) + 1) if unfinished(draft, me, number)]
     for number in moves:
         if not draft.is_source(me, number):
-            _go_on_as_destination(draft, me, number, deaf=deaf)
+            held = _go_on_as_destination(draft, me, number, deaf=deaf) or held
     for number in moves:
         if draft.is_source(me, number):
             _go_on_as_source(draft, me, number, deaf=deaf)
-    _sweep(draft, me)
+    _sweep(draft, me, held=held)
 
 
 def _go_on_as_source(draft: Draft, me: int, number: int, *, deaf: bool) -> None:
@@ -79,16 +80,19 @@ def _copy(draft: Draft, me: int, number: int, *, deaf: bool) -> Copy:
     return source_copy(status, "running" if qemu.running else "paused")
 
 
-def _go_on_as_destination(draft: Draft, me: int, number: int, *, deaf: bool) -> None:
+def _go_on_as_destination(draft: Draft, me: int, number: int, *, deaf: bool) -> bool:
+    """Go on, and return whether there is a QEMU of this move."""
     move = draft.move(number)
     decision, fate = draft.register_of(me, number)
     other = draft.host(1 - me)
     claimed = other.up and not deaf and other.claim[1] == number
-    if decision is Decision.TAKEN and claimed and _accept_claim(draft, me, number, other.claim[0]):
+    if decision is Decision.TAKEN and claimed and accept_claim(draft, me, number, other.claim[0]):
         draft.put(me, qemu=None, records=with_value(draft.host(me).records, number, "refused"))
-        return
-    qemu = draft.host(me).qemu
+        return False
+    qemu, row = draft.host(me).qemu, draft.host(me).row
     alive = mine(draft, me, number) and qemu is not None and qemu.noted
+    if decision is Decision.TAKEN:  # then it is looked for among this host's VMs
+        alive = qemu is not None and qemu.noted and row is not None and row.owner == NAMES[me]
     if not alive and decision is None:
         decision = draft.decide(me, number, Decision.REFUSED)
     copy = Copy.GONE
@@ -105,15 +109,16 @@ def _go_on_as_destination(draft: Draft, me: int, number: int, *, deaf: bool) -> 
         given_back=fate == "given back",
     )
     draft.enter(me, number, *draft.core.took(*first))
+    return alive
 
 
-def _sweep(draft: Draft, me: int) -> None:
+def _sweep(draft: Draft, me: int, *, held: bool) -> None:
     """What neither the journal nor a move knows never ran, and is ended."""
     host = draft.host(me)
     qemu = host.qemu
     if qemu is None or (host.row is not None and host.row.owner == NAMES[me] and qemu.noted):
         return
-    if not (qemu.noted and any(number == qemu.move and not draft.is_source(me, number) for number, _ in host.engines)):
+    if not held:
         draft.put(me, qemu=None)
 
 
@@ -124,7 +129,7 @@ def stands_down(draft: Draft, me: int, number: int, epoch: int) -> bool:
     """The other host claims the VM. Give the copy here up, unless this host knows better. Say whether it was heard."""
     before = draft.host(me)
     owned = before.row is not None and before.row.owner == NAMES[me]
-    if not _accept_claim(draft, me, number, epoch):
+    if not accept_claim(draft, me, number, epoch):
         return before.row is not None and before.row.epoch > epoch
     if owned and before.qemu is not None:
         copying.ends(draft, me)
@@ -137,14 +142,15 @@ def stands_down(draft: Draft, me: int, number: int, epoch: int) -> bool:
     return True
 
 
-def _accept_claim(draft: Draft, me: int, number: int, epoch: int) -> bool:
+def accept_claim(draft: Draft, me: int, number: int, epoch: int) -> bool:
+    """Write that the other host has the VM at an epoch, unless one as late is known here."""
     host, claimant = draft.host(me), NAMES[1 - me]
     if host.row is not None and host.row.epoch >= epoch and draft.core.claims_age:
         return host.row.owner == claimant
     if host.row is not None:
         draft.put(me, row=Ownership(UUID, claimant, max(epoch, host.row.epoch)))
-    if all(at != epoch - 1 for at, _, _ in host.register):
-        closed = (epoch - 1, Entry(Decision.REFUSED, draft.move(number).id), "")
+    if all(at != epoch - BY_WORD_EPOCHS for at, _, _ in host.register):
+        closed = (epoch - BY_WORD_EPOCHS, Entry(Decision.REFUSED, draft.move(number).id), "")
         draft.put(me, register=tuple(sorted((*host.register, closed), key=lambda held: held[0])))
     if host.claim[0] < epoch:
         draft.put(me, claim=(0, 0))

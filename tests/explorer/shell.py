@@ -36,6 +36,11 @@ class NoteIncoming:
 
 
 @dataclass(frozen=True)
+class Listen:
+    """Of `StartIncoming` for a live migration: QEMU waits for the state from now on."""
+
+
+@dataclass(frozen=True)
 class NoteEnd:
     """The destination's journal notes how its side ended."""
 
@@ -53,7 +58,7 @@ JOURNAL_WRITES = (
 )
 WAITS_FOR: dict[type, tuple[type, ...]] = {
     do.CancelCopy: (do.StartCopy,),  # it cuts SaveState short
-    do.DestroyIncoming: (do.StartIncoming, NoteIncoming),
+    do.DestroyIncoming: (do.StartIncoming, NoteIncoming, Listen),
 }
 
 __all__ = [
@@ -61,6 +66,7 @@ __all__ = [
     "EndSource",
     "Entry",
     "FinishSaving",
+    "Listen",
     "NameSavedState",
     "NoteEnd",
     "NoteIncoming",

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from tests.explorer.copying import certainly_never_ran
-from tests.explorer.shell import Cont, Entry, NoteEnd, NoteIncoming, without
+from tests.explorer.shell import Cont, Entry, Listen, NoteEnd, NoteIncoming, without
 from tests.explorer.world import NAMES, UUID, Broken, Draft, Message, Qemu, value_of, with_value
 
 from bascule.migration import commands as do
 from bascule.migration import destination, facts
 from bascule.migration.model import Decision, Mode
-from bascule.migration.ownership import Ownership
+from bascule.migration.ownership import BY_WORD_EPOCHS, Ownership
 from bascule.migration.recovery import Copy
 
 ANSWERED = (destination.Ran, destination.Discarding, destination.Discarded)
@@ -72,6 +72,11 @@ def _do(draft: Draft, me: int, number: int, command: Any) -> None:
         case NoteIncoming():
             if mine(draft, me, number):
                 draft.put_qemu(me, noted=True)
+                draft.put(me, todo=(*draft.host(me).todo, (number, draft.core.commands.of(Listen()))))
+        case Listen():
+            if mine(draft, me, number):
+                live = move.mode is Mode.LIVE
+                draft.put_qemu(me, incoming=Copy.UNDER_WAY if live else Copy.NONE)
                 draft.tell(me, number, facts.IncomingReady("there"))
         case do.LoadState():
             qemu = draft.host(me).qemu
@@ -88,12 +93,12 @@ def _do(draft: Draft, me: int, number: int, command: Any) -> None:
         case do.Decide(decision=decision):
             draft.tell(me, number, facts.Decided(draft.decide(me, number, decision)))
         case do.JournalOverride():
-            held = draft.decide(me, number, Decision.TAKEN, move.epoch + 1)
+            held = draft.decide(me, number, Decision.TAKEN, move.epoch + BY_WORD_EPOCHS)
             if held is Decision.TAKEN:
                 row = draft.host(me).row
                 if row is not None and row.owner == NAMES[me] and row.epoch <= move.epoch:
-                    draft.put(me, row=Ownership(UUID, NAMES[me], move.epoch + 1))
-                draft.put(me, claim=(move.epoch + 1, number))
+                    draft.put(me, row=Ownership(UUID, NAMES[me], move.epoch + BY_WORD_EPOCHS))
+                draft.put(me, claim=(move.epoch + BY_WORD_EPOCHS, number))
             draft.tell(me, number, facts.Decided(held))
         case do.GiveBack():
             _give_back(draft, me, number)
@@ -121,16 +126,17 @@ def _start(draft: Draft, me: int, number: int) -> None:
     if draft.host(me).qemu is not None:  # its folder is there already
         draft.tell(me, number, facts.IncomingBroken(""))
         return
-    incoming = Copy.UNDER_WAY if draft.move(number).mode is Mode.LIVE else Copy.NONE
-    draft.put(me, marked=False, qemu=Qemu(number, incoming=incoming, noted=False))
+    draft.put(me, marked=False, qemu=Qemu(number, incoming=Copy.NONE, noted=False))
     draft.put(me, todo=(*draft.host(me).todo, (number, draft.core.commands.of(NoteIncoming()))))
 
 
 def _look(draft: Draft, me: int, number: int) -> None:
-    """QEMU answers, twice, and has not loaded; or it has."""
+    """QEMU answers for some seconds and has not loaded; or it has; or it does not answer."""
     qemu = draft.host(me).qemu
     if qemu is None or qemu.move != number:
         return
+    if qemu.arriving:
+        return  # it does not answer now
     loaded = qemu.incoming is Copy.COMPLETE
     draft.tell(me, number, facts.IncomingLoaded() if loaded else facts.IncomingBroken(""))
 

@@ -13,7 +13,7 @@ from bascule.errors import Finding
 from bascule.migration import commands as do
 from bascule.migration import facts, source
 from bascule.migration.model import Mode, Outcome
-from bascule.migration.ownership import Offer, Ownership
+from bascule.migration.ownership import BY_WORD_EPOCHS, Offer, Ownership
 from bascule.migration.recovery import Copy
 
 
@@ -50,8 +50,8 @@ def perform(draft: Draft, me: int, entry: Entry) -> None:
         case do.JournalOverride():
             row = draft.host(me).row
             if row is not None and row.owner == NAMES[me] and row.epoch <= move.epoch:
-                draft.put(me, row=Ownership(UUID, NAMES[me], move.epoch + 1))
-            draft.put(me, claim=(move.epoch + 1, number))
+                draft.put(me, row=Ownership(UUID, NAMES[me], move.epoch + BY_WORD_EPOCHS))
+            draft.put(me, claim=(move.epoch + BY_WORD_EPOCHS, number))
             draft.tell(me, number, facts.OverrideDurable())
         case do.DestroySource():
             _release(draft, me, number)
@@ -113,7 +113,7 @@ def cancel_copy(draft: Draft, me: int, number: int) -> None:
     if draft.move(number).mode is Mode.QUICK:
         parts = [draft.core.commands.of(part) for part in (do.SaveState(), FinishSaving(), NameSavedState())]
         draft.put(me, todo=tuple(entry for entry in host.todo if entry[0] != number or entry[1] not in parts))
-        if number not in host.named:
+        if draft.rest.saved[number - 1] == "part":
             draft.put_saved(number, "")
     if not my_qemu(draft, me, number):
         draft.tell(me, number, facts.CancelFailed(""))
@@ -180,10 +180,10 @@ def look_at_truth(draft: Draft, me: int, number: int, outcome: Outcome) -> None:
     completed = outcome is Outcome.COMPLETED
     if completed and not _ran_by(draft, there, number):
         raise Broken(f"`{outcome}` is told, and the VM has never run on {NAMES[there]}")
-    if not completed and _ran_by(draft, there, number):
+    if not completed and _ran_by(draft, there, number) and not draft.rest.overruled:
         raise Broken(f"`{outcome}` is told, and the VM has run on {NAMES[there]}")
     here = row is not None and row.owner == NAMES[me]
-    if number == len(draft.rest.moves) and completed is here:
+    if number == len(draft.rest.moves) and completed is here and not (draft.rest.overruled and not completed):
         raise Broken(f"`{outcome}` is told, and the VM belongs to {row.owner if row else 'nobody'}")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
-from tests.explorer.shell import Cont, EndSource, FinishSaving, NameSavedState, NoteEnd, NoteIncoming
+from tests.explorer.shell import Cont, EndSource, FinishSaving, Listen, NameSavedState, NoteEnd, NoteIncoming
 from tests.explorer.steps import Steps
 from tests.explorer.world import NAMES, Broken, Draft, Message, World
 
@@ -32,6 +32,7 @@ COMMANDS: dict[type, str] = {
     do.Conclude: "{me} tells the user: {outcome}",
     do.StartIncoming: "{me} starts a paused QEMU",
     NoteIncoming: "{me} journals its QEMU's process",
+    Listen: "{me}'s QEMU waits for the state",
     do.LoadState: "{me} begins to load the saved state",
     do.Decide: "{me} writes the register, asking for `{decision}`",
     do.GiveBack: "{me} journals that it gives the VM back",
@@ -50,6 +51,7 @@ HAPPENINGS = {
     "stops": "QEMU stops the VM on {me}",
     "sent": "QEMU on {me} has sent everything",
     "loads": "QEMU on {me} has loaded everything",
+    "stream ends": "QEMU on {me} finds that the stream ended too early",
     "seen loaded": "QEMU on {me} answers again: it has loaded everything",
     "copy fails": "nobody receives the copy: QEMU on {me} gives it up, and the VM runs on there",
     "host dies": "host {me} loses power",
@@ -66,6 +68,17 @@ FAILURES = {
     "does not run, unheard": "{done} - it does not run, and nobody hears of that",
     "says no": "{done} - it says no",
     "disk full": "{done} - but the disk is full",
+    "name is taken": "{done} - but another VM there has its name",
+    "dies at the gate": "{done} - and the agent is killed after it has set its mark",
+    "named all the same": "{done} - too late, its name is journalled",
+}
+MESSAGES = {
+    "arrives": "{said}",
+    "never sent": "NEVER SENT: {said}",
+    "lost": "LOST: {said}",
+    "twice": "REPEATED, and late: {said}",
+    "too late": "GIVEN UP, and still on its way: {said}",
+    "heard, and dies": "{said} - the agent of {me} is killed after it has written that",
 }
 QUESTIONS = {
     "prepare": "get ready",
@@ -79,7 +92,7 @@ QUESTIONS = {
 def sentence(draft: Draft, what: tuple[Any, ...]) -> str:
     """Say what happens."""
     name = what[0]
-    if name in ("arrives", "never sent", "lost", "twice", "too late"):
+    if name in MESSAGES:
         return _message(draft, name, draft.space.messages[what[1]])
     me, you = NAMES[what[1]], NAMES[1 - what[1]]
     if name == "performs":
@@ -115,8 +128,7 @@ def _message(draft: Draft, name: str, message: Message) -> str:
         said = f"{you} is asked by {me}: {asked(message)}"
     if len(draft.rest.moves) > 1:
         said += f" [move {message.move}]"
-    return {"arrives": "", "never sent": "NEVER SENT: ", "lost": "LOST: ", "twice": "REPEATED, and late: ",
-            "too late": "GIVEN UP, and still on its way: "}[name] + said  # fmt: skip
+    return MESSAGES[name].format(said=said, me=you)
 
 
 def _fact(message: Message) -> str:

@@ -35,8 +35,10 @@ class Qemu(NamedTuple):
     """A QEMU process that lives.
 
     `move`: the last move before which it stood here, which is the one that it came in by, if it came in. `noted`: the
-    journal names it. `earlier`: its last migration was one that ended long ago, of which it still says `completed`.
-    `balky`: it says no when it is told to run. `stale`, which nobody can see: the VM has run elsewhere meanwhile.
+    journal names it. `arriving`: its source is gone since it stood still, and what it had sent may be everything;
+    "silently" if nobody told it so. `earlier`: its last migration was one that ended long ago, of which it still says
+    `completed`. `balky`: it says no when it is told to run. `stale`, which nobody can see: the VM has run elsewhere
+    meanwhile.
     """
 
     move: int = 0
@@ -46,6 +48,7 @@ class Qemu(NamedTuple):
     noted: bool = True
     earlier: bool = False
     balky: bool = False
+    arriving: str = ""
     stale: bool = False
 
     @property
@@ -89,7 +92,7 @@ class Rest(NamedTuple):
     saved: tuple[str, ...] = ()  # what there is of each move's saved state: "", "part", "whole", "stale"
     told: tuple[str, ...] = ()  # of each move, the last outcome told to the user
     lost: bool = False  # a process was killed that held the only current copy
-    overruled: bool = False  # an operator has decided
+    overruled: str = ""  # the host for which an operator has decided last
 
 
 class Budget(NamedTuple):
@@ -334,7 +337,7 @@ class Draft:
         host = self.host(index)
         assert host.qemu is not None
         assert host.row is not None
-        forgiven = self.rest.overruled or (self.rest.lost and not self.core.strict)
+        forgiven = bool(self.rest.overruled) or (self.rest.lost and not self.core.strict)
         if host.qemu.stale and not forgiven:
             raise Broken(f"{NAMES[index]} runs the VM as it was before it ran elsewhere")
         ran = host.ran if host.row.epoch in host.ran else tuple(sorted((*host.ran, host.row.epoch)))

@@ -42,6 +42,12 @@ class Catalogue:
                 f"cannot define vm {definition.name}: the VM with its UUID was moved to host {known.owner}",
                 "leave uuid out of the definition to make a new VM",
             )
+        incoming = self._host.moves.of_name(definition.name)[1]
+        if incoming is not None:  # the name would keep it from being taken, and its copy here may become the last one
+            raise Refused(
+                f"cannot define vm {definition.name}: move {incoming.move.id} brings a VM of this name here",
+                "choose another name",
+            )
         await self._host.journal.define(record)
         return await self.vm(definition.name)
 

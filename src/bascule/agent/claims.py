@@ -22,6 +22,7 @@ from bascule.agent.tasks import TaskKeeper
 from bascule.errors import BasculeError, Unknown
 from bascule.journal.records import Claim, VmRecord
 from bascule.migration.model import Decision, Move
+from bascule.migration.ownership import BY_WORD_EPOCHS
 
 AGAIN_S = 3.0
 AGAIN_AT_MOST_S = 30.0
@@ -47,8 +48,9 @@ class Claims:
     async def override(self, move: Move, peer: str, *, against: str, taken: VmRecord | None = None) -> Decision:
         """Write that an operator gave the VM of an unsettled move to this host; see `custody.override`."""
         reason = f"an operator let vm {move.vm} run on {self._host.name} while {against} was said to be down"
+        epoch = move.epoch + BY_WORD_EPOCHS
         at = datetime.now(UTC).isoformat(timespec="seconds")
-        claim = Claim(move.vm_uuid, self._host.name, move.epoch + 1, against, peer, move.id, reason, at)
+        claim = Claim(move.vm_uuid, self._host.name, epoch, against, peer, move.id, reason, at)
         held = await self._host.journal.override(claim, taken)
         self._new.set()
         return held

@@ -27,6 +27,7 @@ from bascule.journal.register import JournalRegister
 from bascule.migration import commands as do
 from bascule.migration import destination, facts
 from bascule.migration.model import Decision, Mode
+from bascule.migration.ownership import BY_WORD_EPOCHS
 from bascule.migration.register import Ballot
 from bascule.qemu.migration_control import MigrationControl, MigrationParameters, tcp_uri
 from bascule.qemu.qmp import QmpError, QmpEvent
@@ -295,7 +296,7 @@ class DestinationMove:
                 register = JournalRegister(host.journal, self._taken_record(move.epoch))
                 self._decided(await register.decide(Ballot.of(move), decision))
             case do.JournalOverride():
-                taken = self._taken_record(move.epoch + 1)
+                taken = self._taken_record(move.epoch + BY_WORD_EPOCHS)
                 self._may_have_run = True  # from here on it is not given back, whatever happens
                 held = await host.claims.override(move, self.record.peer, against=move.source, taken=taken)
                 self._decided(held)

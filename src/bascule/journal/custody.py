@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from bascule.journal.records import Claim, VmRecord
 from bascule.journal.rows import insert_vm
 from bascule.migration.model import Decision, Move
-from bascule.migration.ownership import Offer
+from bascule.migration.ownership import BY_WORD_EPOCHS, Offer
 from bascule.migration.register import Ballot, Entry
 
 NO_OFFER = "offer_to = null, offer_epoch = null, offer_move = null"
@@ -128,7 +128,7 @@ def override(db: sqlite3.Connection, claim: Claim, taken: VmRecord | None) -> De
     that stands and nothing changes. On the source the register's value for it is `refused`.
     """
     if taken is not None:
-        ballot = Ballot(claim.vm_uuid, claim.epoch - 1, claim.move_id)
+        ballot = Ballot(claim.vm_uuid, claim.epoch - BY_WORD_EPOCHS, claim.move_id)
         if decide(db, ballot, Decision.TAKEN, taken) is Decision.REFUSED:
             return Decision.REFUSED
     db.execute(
@@ -154,7 +154,7 @@ def stand_down(db: sqlite3.Connection, claim: Claim) -> bool:
     at = datetime.now(UTC).isoformat()
     db.execute(
         "insert or ignore into decision (vm_uuid, epoch, value, move_id, at) values (?, ?, 'refused', ?, ?)",
-        (claim.vm_uuid, claim.epoch - 1, claim.move_id, at),
+        (claim.vm_uuid, claim.epoch - BY_WORD_EPOCHS, claim.move_id, at),
     )
     db.execute("delete from claim where vm_uuid = ? and epoch < ?", (claim.vm_uuid, claim.epoch))
     return True

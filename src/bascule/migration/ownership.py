@@ -9,6 +9,8 @@ journal.
 - A lets a stopped VM run again only once the offer is settled: the register holds `refused`, or A has written durably
   that it withdraws an offer whose state was never completely sent, and so will never ask B to take it.
 - A withdrawn or refused offer uses its epoch up: A owns the VM at epoch n+1 then, and its next move proposes n+2.
+- An operator's word in an unsettled move gives the VM to a host at an epoch far later than the move's
+  (`BY_WORD_EPOCHS`): later than any that the silent host may have used up meanwhile with moves of its own.
 - B lets the VM run only once it has written `taken`, and it writes `taken` only on A's word that A's copy was sent
   completely (QEMU: `completed`) or is dead.
 """
@@ -16,6 +18,8 @@ journal.
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+BY_WORD_EPOCHS = 1000
 
 
 @dataclass(frozen=True, slots=True)
