@@ -180,6 +180,7 @@ def _on_both(state: source.Withdrawing) -> Explanation:
         ),
         settles=(f"The agent of {there} tells of that word every few seconds, and the copy on {here} is ended then.",),
         choices=(
+            _again(move, f"{there} is asked once more, at once"),
             Choice(f"on {there}: bascule status {move.vm}"),
             Choice(f"end its QEMU process on {here} by hand", f"what clients did on {here} since is lost"),
         ),

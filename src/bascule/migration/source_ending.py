@@ -41,6 +41,8 @@ Trying = Cancelling | Withdrawing | Deciding | Unsettled | Releasing | Resuming
 def step(state: Trying, fact: facts.SourceFact, now: float) -> Step:
     """Advance one of these states by one fact."""
     if isinstance(fact, facts.RecoverAsked):
+        if isinstance(state, Withdrawing) and state.taken:
+            return state, (do.AskRefuse(state.ending.reason),)
         state, fact = _due(state, now), facts.Tick()
     match state:
         case Cancelling():

@@ -30,6 +30,7 @@ UNDER_WAY_SOURCE: tuple[source.State, ...] = (
     source.Withdrawing(LIVE, ENDING),
     source.Deciding(LIVE, 0.0),
     source.Releasing(LIVE),
+    source.Confirming(LIVE, "an operator gave the VM to h2", 0.0),
     source.Resuming(LIVE, ENDING),
 )
 UNKNOWN_SOURCE: tuple[source.State, ...] = (
@@ -38,6 +39,8 @@ UNKNOWN_SOURCE: tuple[source.State, ...] = (
     source.Cancelling(LIVE, ENDING, try_again_s=1.0),
     source.Withdrawing(LIVE, ENDING, try_again_s=1.0),
     source.Withdrawing(LIVE, ENDING, durable=True, failures=2, try_again_s=1.0),
+    source.Withdrawing(LIVE, ENDING, durable=True, taken=True),
+    source.Confirming(LIVE, "an operator gave the VM to h2", 0.0, ask_again_s=9.0, why="it hangs", told=True),
     source.Releasing(LIVE, try_again_s=1.0),
     source.Releasing(LIVE, ENDING, try_again_s=1.0),
     source.Resuming(LIVE, ENDING, Because.OPERATOR, try_again_s=1.0),

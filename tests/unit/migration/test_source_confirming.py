@@ -5,7 +5,7 @@ from tests.unit.migration.source_transcript import LIVE, REFUSED, SILENCE, TAKEN
 
 from bascule.migration import commands as do
 from bascule.migration import facts, source, source_ending
-from bascule.migration.explain import explain_source
+from bascule.migration.explain import Standing, explain_source
 from bascule.migration.model import Decision, Outcome
 from bascule.migration.ownership import Ownership
 from bascule.migration.source_confirming import released
@@ -57,7 +57,7 @@ def test_what_keeps_it_open_is_explained() -> None:
     move = confirming()
     move.tell((21.0, NOT_YET))
     said = explain_source(move.state)
-    assert not said.settled
+    assert said.standing is Standing.UNDER_WAY
     assert said.summary == "vm web belongs to h2, and it is not known whether it runs there"
     assert "its QEMU has ended" in said.known[-1]
 

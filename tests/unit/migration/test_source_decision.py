@@ -156,6 +156,7 @@ def test_a_destination_that_took_what_was_not_given_is_told_as_unknown_and_the_o
     reason = "h2 has taken the VM, which was not given to it: it may run on both hosts"
     assert move.tell(TAKEN) == [do.Conclude(Outcome.UNKNOWN, reason)]
     assert move.tell(TAKEN, facts.GuestRunning(), SILENCE, REFUSED) == []
+    assert isinstance(move.tell(facts.RecoverAsked())[0], do.AskRefuse)
     assert isinstance(move.state, source.Withdrawing)
     state, commands = source.step(move.state, facts.StoodDown("h2", "an operator let vm web run on h2"), 0.0)
     assert isinstance(state, source.Releasing)
