@@ -40,11 +40,11 @@ def calm_down(steps: Steps, world: World, pick: random.Random, told: list[str], 
             continue
         starts = [what for what in operators(draft, lies=False) if what[0] == "starts anew"]
         if helped and starts and any(host.engines for host in draft.hosts):
-            look_at_the_end(draft)
+            look_at_the_end(draft, lies=steps.lies)
             world, patience = _after(steps, world, starts[0], told), 0
             seen.clear()
             continue
-        look_at_the_end(draft)
+        look_at_the_end(draft, lies=steps.lies)
         return world
     raise Broken("it does not come to rest")
 

@@ -69,7 +69,6 @@ class Core:
     settle: Callable[..., Any] = settle
     marks_count: bool = True
     claims_age: bool = True
-    strict: bool = False  # a VM whose only current copy was killed may not go on from an older one
     engines: Numbers = field(default_factory=Numbers)
     commands: Numbers = field(default_factory=Numbers)
     walked: set[tuple[type, type]] = field(default_factory=set)

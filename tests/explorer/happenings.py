@@ -46,6 +46,11 @@ def starts_anew(draft: Draft, me: int) -> None:
     draft.runs(me)
 
 
+def starts_in_vain(draft: Draft, me: int) -> None:
+    """An operator starts a stopped VM, and its QEMU ends while it is told to run."""
+    draft.put(me, marked=True)
+
+
 def cancels(draft: Draft, me: int, number: int) -> None:
     """A user cancels a move."""
     draft.tell(me, number, facts.CancelAsked())
@@ -74,6 +79,7 @@ MENU: dict[str, Callable[..., None]] = {
     "answers": shell_destination.reply,
     "tells claim": tells_claim,
     "starts anew": starts_anew,
+    "starts in vain": starts_in_vain,
     "cancels": cancels,
     "decides": decides,
     "begins": begins,
@@ -175,6 +181,8 @@ def operators(draft: Draft, *, lies: bool) -> Iterator[Happening]:
         owned = row is not None and row.owner == NAMES[me] and row.offer is None
         if owned and host.qemu is None and (lies or not given_away):
             yield "starts anew", me
+            if not host.marked:
+                yield "starts in vain", me
 
 
 def _overrides(draft: Draft, me: int) -> bool:

@@ -65,7 +65,8 @@ def _go_on_as_source(draft: Draft, me: int, number: int, *, deaf: bool) -> None:
         return
     offered = row.offer is not None and row.offer.move_id == move.id
     file = "file" if number in host.named else None
-    first = resume_source(move, offered=offered, copy=_copy(draft, me, number, deaf=deaf), state_file=file, now=0.0)
+    copy = _copy(draft, me, number, deaf=deaf)
+    first = resume_source(move, offered=offered, copy=copy, state_file=file, now=0.0, epoch=row.epoch)
     draft.enter(me, number, *draft.core.took(*first))
 
 

@@ -28,15 +28,19 @@ def look(draft: Draft, *, lies: bool = False) -> None:
         raise Broken("the last good copy of the VM was destroyed")
 
 
-def look_at_the_end(draft: Draft) -> None:
-    """One copy runs, nothing is left over and what was told is true; or it is unknown for a reason, and kept."""
+def look_at_the_end(draft: Draft, *, lies: bool = False) -> None:
+    """One copy runs, nothing is left over and what was told is true; or it is unknown for a reason, and kept.
+
+    An operator who was wrong may have lost the copy with which the VM could go on: that is what he was warned of.
+    """
     x, y = draft.hosts
     if x.engines or y.engines:
         _look_at_unknown(draft)
         return
     rest = draft.rest
     running = [index for index in (0, 1) if (qemu := draft.hosts[index].qemu) is not None and qemu.running]
-    _must(len(running) == 1 or (not running and rest.lost), f"{len(running)} copies run, and none was lost")
+    forgiven = rest.lost or (lies and bool(rest.overruled))
+    _must(len(running) == 1 or (not running and forgiven), f"{len(running)} copies run, and none was lost")
     owners = [i for i in (0, 1) if (row := draft.hosts[i].row) is not None and row.owner == NAMES[i]]
     _must(len(owners) == 1, f"{len(owners)} hosts own the VM")
     _must(not running or owners == running, "the VM runs where it does not belong")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tests.explorer import words
@@ -27,8 +28,15 @@ class Found:
     worlds: dict[World, World | None] = field(default_factory=dict)
 
 
-def search(steps: Steps, first: World, *, most_worlds: int | None = None, stop_at: int = 1) -> Found:
-    """Search breadth first, until `stop_at` violations are found or there are `most_worlds` worlds."""
+def search(
+    steps: Steps,
+    first: World,
+    *,
+    most_worlds: int | None = None,
+    over: Callable[[], bool] = lambda: False,
+    stop_at: int = 1,
+) -> Found:
+    """Search breadth first, until `stop_at` violations are found, there are `most_worlds` worlds, or it is `over`."""
     found = Found()
     worlds = found.worlds
     worlds[first] = None
@@ -36,6 +44,9 @@ def search(steps: Steps, first: World, *, most_worlds: int | None = None, stop_a
     while layer:
         next_layer: deque[World] = deque()
         for world in layer:
+            if over():
+                found.complete = False
+                return found
             for cost, what in steps.choices(world):
                 found.steps += 1
                 try:

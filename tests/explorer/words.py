@@ -43,6 +43,7 @@ COMMANDS: dict[type, str] = {
 HAPPENINGS = {
     "tells claim": "{me} tells {you} that an operator gave it the VM",
     "starts anew": "an operator starts the VM anew on {me}",
+    "starts in vain": "an operator starts the VM anew on {me}, and its QEMU ends while it is told to run",
     "cancels": "the user cancels",
     "decides": "an operator says that {you} is down, and lets the VM run on {me}",
     "begins": "the user moves the VM from {me} to {you}",

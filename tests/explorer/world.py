@@ -337,7 +337,9 @@ class Draft:
         host = self.host(index)
         assert host.qemu is not None
         assert host.row is not None
-        forgiven = bool(self.rest.overruled) or (self.rest.lost and not self.core.strict)
+        # A destination may not know that its source ran on before it was killed; see "What is known to be open".
+        unknowing = self.rest.lost and host.qemu.outgoing is not Copy.COMPLETE
+        forgiven = bool(self.rest.overruled) or unknowing
         if host.qemu.stale and not forgiven:
             raise Broken(f"{NAMES[index]} runs the VM as it was before it ran elsewhere")
         ran = host.ran if host.row.epoch in host.ran else tuple(sorted((*host.ran, host.row.epoch)))

@@ -73,7 +73,8 @@ async def _go_on_as_source(host: Host, record: MoveRecord) -> None:
     copy = await _copy_of(host, vm, source_copy)
     log = structlog.get_logger()
     log.info("going on with a move", move=move.id, vm=move.vm, offered=offered, copy=copy.name)
-    first = resume_source(move, offered=offered, copy=copy, state_file=record.state_file, now=0.0)
+    file, epoch = record.state_file, vm_record.epoch
+    first = resume_source(move, offered=offered, copy=copy, state_file=file, now=0.0, epoch=epoch)
     _go_on(host, record, vm, first)
 
 

@@ -6,6 +6,8 @@ Source, by its journal and its QEMU:
 
 | offer in the journal | QEMU's copy      | then                                                                   |
 |----------------------|------------------|------------------------------------------------------------------------|
+| settled by an        | any              | the VM is this host's whatever the register holds: let it run          |
+| operator's word      |                  |                                                                        |
 | none, or withdrawn   | any              | withdraw: the VM runs here, the destination is told to refuse          |
 | standing             | complete         | ask the destination to take; it may have done so already               |
 | standing             | under way        | cancel it, then as for a cancelled copy                                |
@@ -39,6 +41,7 @@ from enum import Enum, auto
 from bascule.migration import commands as do
 from bascule.migration import destination, source
 from bascule.migration.model import Decision, Mode, Move, Outcome
+from bascule.migration.ownership import BY_WORD_EPOCHS
 
 
 class Copy(Enum):
@@ -50,8 +53,17 @@ class Copy(Enum):
     GONE = auto()  # the process is dead
 
 
-def resume_source(move: Move, *, offered: bool, copy: Copy, state_file: str | None, now: float) -> source.Step:
-    """Continue the source's side. `offered`: the journal holds an offer of this move that is not withdrawn."""
+def resume_source(
+    move: Move, *, offered: bool, copy: Copy, state_file: str | None, now: float, epoch: int | None = None
+) -> source.Step:
+    """Continue the source's side of a move whose VM is this host's.
+
+    `offered`: the journal holds an offer of this move that is not withdrawn; `epoch`: and the VM at this epoch.
+    """
+    if epoch is not None and epoch >= move.epoch + BY_WORD_EPOCHS:
+        reason = f"an operator let the VM run on {move.source} while {move.destination} was said to be down"
+        word = source.Ending(Outcome.FAILED, reason)
+        return source.Resuming(move, word, source.Because.OPERATOR, gone=copy is Copy.GONE), (do.JournalOverride(),)
     ending = source.Ending(Outcome.FAILED, f"the agent of {move.source} was restarted during the move")
     gone = source.Ending(Outcome.FAILED, "QEMU on the source ended while its agent was away")
     dead = copy is Copy.GONE

@@ -7,6 +7,7 @@ import pytest
 from bascule.migration import commands as do
 from bascule.migration import destination, facts, source
 from bascule.migration.model import Decision, Mode, Move, Outcome
+from bascule.migration.ownership import BY_WORD_EPOCHS
 from bascule.migration.recovery import Copy, incoming_copy, resume_destination, resume_source, source_copy
 
 LIVE = Move("m1", "web", "uuid", "h1", "h2", epoch=2)
@@ -215,3 +216,16 @@ def test_a_vm_that_was_given_back_is_never_run_here_again(copy: Copy, never_ran:
 def test_what_qemu_says_of_what_comes_in(migration_status: str, expected: Copy) -> None:
     for run_state in ("inmigrate", "paused", "running"):
         assert incoming_copy(migration_status, run_state) is expected
+
+
+@pytest.mark.parametrize("copy", list(Copy))
+def test_a_vm_that_is_the_source_s_by_an_operator_s_word_runs_whatever_the_register_holds(copy: Copy) -> None:
+    by_word = LIVE.epoch + BY_WORD_EPOCHS
+    state, commands = resume_source(LIVE, offered=False, copy=copy, state_file=None, now=7.0, epoch=by_word)
+    assert commands == (do.JournalOverride(),)
+    assert isinstance(state, source.Resuming)
+    assert state.gone is (copy is Copy.GONE)
+    _, commands = source.step(state, facts.Answer(Decision.TAKEN), 8.0)
+    assert commands == ()
+    _, commands = source.step(state, facts.OverrideDurable(), 8.0)
+    assert (do.RunVcpus() in commands) is (copy is not Copy.GONE)
