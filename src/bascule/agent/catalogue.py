@@ -165,6 +165,7 @@ class Catalogue:
         if record.offer is not None:
             raise Refused(f"cannot delete vm {name}: a move of it is not settled", "see bascule moves")
         await self._host.journal.delete(record.uuid)
+        self._host.run_marks.forget(record.uuid)
 
     # --- moves -------------------------------------------------------------------------------------------------------
 

@@ -176,6 +176,7 @@ class Machines:
         if self._running.get(vm.uuid) is vm:
             del self._running[vm.uuid]
         await self._end(vm)
+        self._host.run_marks.forget(vm.uuid)
 
     async def _launch(self, definition: Definition, accelerator: Accelerator, *, incoming: bool) -> RunningVm:
         directory = self._host.vm_directory / definition.name

@@ -8,6 +8,7 @@ the files mean nothing: they lie where the runtime files are, and whoever asks c
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 
@@ -41,6 +42,12 @@ class RunMarks:
         """Remove the marks of all epochs of a VM."""
         for file in self._directory.glob(f"{uuid}.*"):
             file.unlink(missing_ok=True)
+
+    def keep_only(self, uuids: Collection[str]) -> None:
+        """Remove the marks of all VMs but these, which an agent that died has left."""
+        for file in self._directory.iterdir():
+            if file.name.rpartition(".")[0] not in uuids:
+                file.unlink(missing_ok=True)
 
     def _file(self, uuid: str, epoch: int) -> Path:
         return self._directory / f"{uuid}.{epoch}"
