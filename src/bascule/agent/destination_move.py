@@ -395,6 +395,17 @@ class DestinationMove:
                 await self._resumed.wait()
         self.deliver(facts.GuestRunning())
 
+    async def _restore(self) -> None:
+        """Put back what the move has raised in the VM's QEMU: after the blackout, and before the move is done with."""
+        vm = self._host.machines.get(self.move.vm_uuid)
+        while vm is not None and vm.busy is None and vm.machine.process.alive:  # its next move sets all of it anew
+            try:
+                await MigrationControl(vm.machine, self._host.features).restore()
+                break
+            except BasculeError as error:
+                self._log.warning("QEMU's limits cannot be put back yet", error=str(error))
+                await asyncio.sleep(AGAIN_S)
+
     async def _ask_source(self) -> None:
         """A silent source may have withdrawn. Without its answer nothing changes here."""
         path = f"/v1/peer/moves/{self.move.id}/offer"
@@ -410,6 +421,8 @@ class DestinationMove:
         reason = "" if ran else getattr(self.state, "reason", "")
         given_back = isinstance(self.state, destination.Discarded) and self.state.given_back
         outcome = "completed" if ran else "failed" if given_back else "refused"
+        if ran:
+            await self._restore()
         while True:
             try:
                 await self._host.journal.end_incoming(self.move, outcome, reason)
