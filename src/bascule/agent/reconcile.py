@@ -6,6 +6,7 @@ What counts is what is durable and what is real; `migration.recovery` says what 
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import structlog
@@ -73,14 +74,15 @@ async def _go_on_as_source(host: Host, record: MoveRecord) -> None:
     copy = await _copy_of(host, vm, source_copy)
     log = structlog.get_logger()
     log.info("going on with a move", move=move.id, vm=move.vm, offered=offered, copy=copy.name)
-    file, epoch = record.state_file, vm_record.epoch
-    first = resume_source(move, offered=offered, copy=copy, state_file=file, now=0.0, epoch=epoch)
-    _go_on(host, record, vm, first)
+    file, epoch, ago_s = record.state_file, vm_record.epoch, _ago_s(record)
+    first = resume_source(move, offered=offered, copy=copy, state_file=file, now=ago_s, epoch=epoch)
+    _go_on(host, record, vm, first, ago_s)
 
 
-def _go_on(host: Host, record: MoveRecord, vm: RunningVm, first: source.Step) -> None:
-    story = Story(record.move, record.started_at, vm.accelerator, vm.definition.memory_mib)
-    outgoing = SourceMove(host, vm, record.move, peer=record.peer, story=story, fixed_ms=Experience().fixed_ms)
+def _go_on(host: Host, record: MoveRecord, vm: RunningVm, first: source.Step, ago_s: float) -> None:
+    move, peer, fixed_ms = record.move, record.peer, Experience().fixed_ms
+    story = Story(move, record.started_at, vm.accelerator, vm.definition.memory_mib)
+    outgoing = SourceMove(host, vm, move, peer=peer, story=story, fixed_ms=fixed_ms, ago_s=ago_s)
     outgoing.checked.set_result(())
     host.moves.go_on_outgoing(outgoing, first)
 
@@ -98,7 +100,7 @@ async def _go_on_released(host: Host, record: MoveRecord, vm: VmRecord | None) -
     move = record.move
     state, commands = released(move, vm.ownership if vm is not None else None, 0.0)
     if vm is not None and not isinstance(state, source.Ended):
-        _go_on(host, record, _ended_vm(host, vm), (state, commands))
+        _go_on(host, record, _ended_vm(host, vm), (state, commands), _ago_s(record))
         return
     if vm is not None:
         await sweep_saved_state(host, move, from_dict(vm.definition))
@@ -109,8 +111,13 @@ async def _go_on_released(host: Host, record: MoveRecord, vm: VmRecord | None) -
 
 
 def bare_report(record: MoveRecord, outcome: Outcome, reason: str) -> dict[str, Any]:
-    """Return the report of a move of which nothing was measured."""
-    return Story(record.move, record.started_at, "", 0).report(outcome, reason, 0.0)
+    """Return the report of a move of which nothing was measured but its beginning."""
+    return Story(record.move, record.started_at, "", 0).report(outcome, reason, _ago_s(record))
+
+
+def _ago_s(record: MoveRecord) -> float:
+    """How long ago a move began, by this host's wall clock, which the agent that began it has read as well."""
+    return max(0.0, (datetime.now(UTC) - datetime.fromisoformat(record.started_at)).total_seconds())
 
 
 # --- as the destination --------------------------------------------------------------------------------------------

@@ -47,7 +47,10 @@ QUESTIONS = (do.CheckBothSides, do.PrepareDestination, do.TellStopped, do.AskTak
 class SourceMove:
     """One move of a VM away from this host."""
 
-    def __init__(self, host: Host, vm: RunningVm, move: Move, *, peer: str, story: Story, fixed_ms: float) -> None:
+    def __init__(
+        self, host: Host, vm: RunningVm, move: Move, *, peer: str, story: Story, fixed_ms: float, ago_s: float = 0.0
+    ) -> None:
+        """`ago_s`: how long ago the move began, if another agent of this host began it."""
         self.move = move
         self.vm = vm
         self.peer = peer
@@ -63,7 +66,7 @@ class SourceMove:
         self._fixed_ms = fixed_ms
         self._control = MigrationControl(vm.machine, host.features)
         self._loop = asyncio.get_running_loop()
-        self._zero = self._loop.time()
+        self._zero = self._loop.time() - ago_s
         self._tasks: asyncio.TaskGroup | None = None
         self._unsubscribe: Callable[[], None] = lambda: None
         self._saving: asyncio.Task[None] | None = None
