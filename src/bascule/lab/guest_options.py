@@ -31,7 +31,8 @@ class GuestOptions:
 
     `addresses` are those of eth0, eth1, ... with their prefix length; several of one NIC, IPv4 or IPv6, are joined by
     `+`. `dirty_mib` of incompressible memory are rewritten at `rate_mb_s` (1 MB is 1,000,000 bytes; at 0 they are
-    filled once and left). `sequence` appends numbered records to the first virtio disk, whose content is lost.
+    filled once and left). `sequence` appends numbered records to the first virtio disk, whose content is lost, and
+    sends others to the network.
     `injection` lets clients damage the memory, to prove that the guest notices.
     """
 

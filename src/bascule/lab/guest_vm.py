@@ -22,7 +22,10 @@ _FETCH = "import sys, urllib.request as u; sys.stdout.write(u.urlopen(sys.argv[1
 
 
 class GuestVm:
-    """One guest of a lab: `dirty_mib` MiB of its memory are rewritten at `rate_mb_s` MB/s and checked all the time."""
+    """One guest of a lab: `dirty_mib` MiB of its memory are rewritten at `rate_mb_s` MB/s and checked all the time.
+
+    With `sequence` it numbers records on its first disk, which `start` has to be told of, and on the network.
+    """
 
     def __init__(
         self,
@@ -33,6 +36,7 @@ class GuestVm:
         dirty_mib: int = 64,
         rate_mb_s: float = 50,
         vcpus: int = 1,
+        sequence: bool = False,
         progress: Callable[[str], None] = lambda _text: None,
     ) -> None:
         self.name = name
@@ -41,6 +45,7 @@ class GuestVm:
         self._dirty_mib = dirty_mib
         self._rate_mb_s = rate_mb_s
         self._vcpus = vcpus
+        self._sequence = sequence
         self._progress = progress
         self._image: GuestImage | None = None
 
@@ -63,7 +68,8 @@ class GuestVm:
         """Return the VM's definition with `sections` added; kernel and initrd are put where QEMU may read them."""
         image = self._image or self.build_image()
         kernel, initrd = (self._share(lab, file) for file in (image.kernel, image.initrd))
-        options = GuestOptions((f"{self.address}/24+{self.address_v6}/64",), self._dirty_mib, self._rate_mb_s)
+        addresses = (f"{self.address}/24+{self.address_v6}/64",)
+        options = GuestOptions(addresses, self._dirty_mib, self._rate_mb_s, sequence=self._sequence)
         return f"""
 name = "{self.name}"
 memory = {self._memory_mib}

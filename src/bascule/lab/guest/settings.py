@@ -6,8 +6,9 @@ from __future__ import annotations
 class Settings:
     """What this guest is asked to do.
 
-    `dirty_mib` of memory are rewritten at `rate_mb_s` (1 MB is 1,000,000 bytes); `sequence` asks for numbered
-    records on the first virtio disk; `injection` lets clients damage the memory to prove that the check works.
+    `dirty_mib` of memory are rewritten at `rate_mb_s` (1 MB is 1,000,000 bytes); `sequence` asks for numbered records
+    on the first virtio disk and on the network; `injection` lets clients damage the memory to prove that the check
+    works.
     """
 
     __slots__ = ("dirty_mib", "injection", "rate_mb_s", "sequence")

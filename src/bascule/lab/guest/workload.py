@@ -1,4 +1,4 @@
-"""The guest's one program: services, dirtier and status in one loop, and a child for the sequence on the disk.
+"""The guest's one program: services, dirtier and status in one loop, and a child for each sequence of records.
 
 One loop and not a process for each, because every switch of the address space empties what software emulation has
 learnt about it. Clients come first; the dirtier takes small steps in between.
@@ -11,7 +11,7 @@ import _socket
 import gc
 import time
 
-from bascule.lab.guest import sequence, settings
+from bascule.lab.guest import sequence, sequence_network, settings
 from bascule.lab.guest.dirtier import BLOCK_BYTES, POOL_BYTES, Dirtier
 from bascule.lab.guest.echo import ECHO_PORT, TcpEcho, UdpEcho
 from bascule.lab.guest.http import HTTP_PORT, HttpConnection, response
@@ -34,7 +34,11 @@ def main() -> None:
         wanted = settings.parse(file.read())
     with open("/proc/sys/kernel/random/boot_id") as file:  # noqa: PTH123
         boot_id = file.read().strip()
-    progress = sequence.start(bytes.fromhex(boot_id.replace("-", ""))) if wanted.sequence else None
+    progress = None
+    if wanted.sequence:
+        boot = bytes.fromhex(boot_id.replace("-", ""))
+        progress = sequence.start(boot)
+        sequence_network.start(boot)
     _wait_for_link()
     run(wanted, boot_id, progress)
 
