@@ -1,0 +1,114 @@
+"""Cases by a seed: the same seed gives the same cases, on any machine.
+
+`systematic` has every kind of fault at every target on both sides in every phase of both modes once, in an order that
+the seed shuffles; `random_case` combines several, cancels among them, and hits agents again while they recover.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+from bascule.lab.faults.case import PHASES_OF, RECOVERY, Case, Fault, Kind, Side, Target
+from bascule.migration.model import Mode
+
+# How long a phase is about, in ms: a fault meets it somewhere in this span.
+SPANS_MS: dict[str, float] = {
+    "checking": 120,
+    "preparing": 250,
+    "offering": 1.5,
+    "copying": 600,
+    "saving": 500,
+    "switching-over": 25,
+    "deciding": 8,
+    "releasing": 60,
+    "ended": 100,
+    "cancelling": 15,
+    "withdrawing": 15,
+    "resuming": 10,
+    RECOVERY: 1800,
+}
+_TARGETS: dict[Kind, tuple[Target, ...]] = {
+    Kind.KILL: (Target.QEMU, Target.AGENT, Target.BOTH, Target.HOST),
+    Kind.FREEZE: (Target.QEMU, Target.AGENT, Target.BOTH, Target.HOST),
+    Kind.CUT: (Target.LINK,),
+    Kind.BLACK_HOLE: (Target.LINK,),
+}
+# A supervisor starts an agent again after a second; a host comes back later than that, and links and hung processes do
+# when they like. Some outlast the patience of whoever waits for them.
+_LASTS_MS: dict[Kind, tuple[int, ...]] = {
+    Kind.KILL: (100, 1000, 1000, 3000),
+    Kind.FREEZE: (300, 1500, 4000, 12000),
+    Kind.CUT: (500, 2000, 6000),
+    Kind.BLACK_HOLE: (500, 2000, 6000),
+}
+
+
+def systematic(seed: int, *, longest_ms: int | None = None) -> Iterator[Case]:
+    """Every single fault in every phase, shuffled. `longest_ms` leaves out faults that last longer."""
+    rng = random.Random(seed)  # noqa: S311 - a schedule that can be repeated, no secret
+    singles = [
+        (mode, kind, target, side, phase)
+        for mode in Mode
+        for phase in PHASES_OF[mode]
+        for kind, targets in _TARGETS.items()
+        for target in targets
+        for side in Side
+    ]
+    rng.shuffle(singles)
+    for number, (mode, kind, target, side, phase) in enumerate(singles):
+        fault = Fault(kind, target, side, phase, _offset_ms(rng, phase), _lasts_ms(rng, kind, longest_ms))
+        yield Case(mode, (fault,), f"seed {seed} single {number}")
+
+
+def random_cases(seed: int, *, longest_ms: int | None = None) -> Iterator[Case]:
+    """Several faults at once, for ever."""
+    number = 0
+    while True:
+        yield random_case(seed, number, longest_ms=longest_ms)
+        number += 1
+
+
+def random_case(seed: int, number: int, *, longest_ms: int | None = None) -> Case:
+    """Case `number` of the random ones."""
+    rng = random.Random(f"{seed}/{number}")  # noqa: S311 - a schedule that can be repeated, no secret
+    mode = rng.choice((Mode.LIVE, Mode.LIVE, Mode.QUICK))
+    faults = [_fault(rng, mode, longest_ms) for _ in range(rng.choice((1, 2, 2, 3)))]
+    if rng.random() < 0.25:  # a user gives up, and the faults meet what follows
+        wish = Fault(Kind.CANCEL, Target.MOVE, Side.SOURCE, phase := _phase(rng, mode), _offset_ms(rng, phase))
+        faults.append(wish)
+        if rng.random() < 0.6:
+            back = rng.choice(("cancelling", "withdrawing", "resuming"))
+            faults[0] = _fault(rng, mode, longest_ms, back)
+    if rng.random() < 0.3:  # the recovery is met as well
+        faults.append(_agent_killed(rng, _phase(rng, mode), longest_ms))
+        faults.append(_fault(rng, mode, longest_ms, RECOVERY))
+    return Case(mode, tuple(faults), f"seed {seed} random {number}")
+
+
+def _fault(rng: random.Random, mode: Mode, longest_ms: int | None, phase: str | None = None) -> Fault:
+    kind = rng.choices(tuple(_TARGETS), (5, 4, 1, 2))[0]
+    target, side = rng.choice(_TARGETS[kind]), rng.choice(tuple(Side))
+    phase = phase or _phase(rng, mode)
+    return Fault(kind, target, side, phase, _offset_ms(rng, phase), _lasts_ms(rng, kind, longest_ms))
+
+
+def _agent_killed(rng: random.Random, phase: str, longest_ms: int | None) -> Fault:
+    side = rng.choice(tuple(Side))
+    return Fault(Kind.KILL, Target.AGENT, side, phase, _offset_ms(rng, phase), _lasts_ms(rng, Kind.KILL, longest_ms))
+
+
+def _phase(rng: random.Random, mode: Mode) -> str:
+    """Around the decision more often than elsewhere: there is the most to go wrong."""
+    phases = PHASES_OF[mode]
+    weights = [3 if phase in ("switching-over", "deciding", "saving", "releasing") else 1 for phase in phases]
+    return rng.choices(phases, weights)[0]
+
+
+def _offset_ms(rng: random.Random, phase: str) -> float:
+    return round(rng.uniform(0, SPANS_MS[phase]), 1)
+
+
+def _lasts_ms(rng: random.Random, kind: Kind, longest_ms: int | None) -> int:
+    choices = [lasts for lasts in _LASTS_MS[kind] if longest_ms is None or lasts <= longest_ms]
+    return rng.choice(choices)

@@ -1,0 +1,123 @@
+"""What the evidence of a case proves. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from bascule.lab.faults.case import Side
+from bascule.lab.faults.evidence import Evidence
+from bascule.lab.faults.qemu_watch import doubled
+from bascule.migration.model import Mode
+
+KINDS = ("doubled", "lost", "corrupted", "leftovers", "untrue", "stuck")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that must not be: its kind, one of KINDS, and what was seen."""
+
+    kind: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.what}"
+
+
+def judge(seen: Evidence) -> list[Finding]:
+    """Return all that speaks against the case."""
+    found = [Finding("doubled", what) for what in doubled(list(seen.qemus), seen.began_s, seen.ended_s)]
+    found += [Finding("doubled", f"on the network, {fork}") for fork in seen.forks]
+    found += _disk(seen)
+    found += _copies(seen)
+    found += _guest(seen)
+    found += [Finding("leftovers", what) for what in seen.leftovers]
+    if seen.settled:
+        found += _truth(seen)
+    else:
+        found.append(Finding("stuck", "the move was not settled long after every fault was undone"))
+    if seen.next_move:
+        found.append(Finding("stuck", f"the next move: {seen.next_move}"))
+    return found
+
+
+def may_be_lost(seen: Evidence) -> str:
+    """Say why no copy need be left: the process of the only complete one was itself killed. Empty if one has to run."""
+    killed = [(hit, qemu) for hit in seen.hits for qemu in hit.killed]
+    for hit, qemu in killed:
+        if qemu.ran_at(hit.at_s):
+            return f"the running copy on {qemu.host} was killed"
+    sides = {seen.side_of(qemu.host) for _, qemu in killed}
+    if len(sides) == 2:
+        return "both copies were killed"
+    if Side.SOURCE in sides and not _sent(seen):
+        return "the source's copy was killed before the destination had everything"
+    return ""
+
+
+def _sent(seen: Evidence) -> bool:
+    """Whether the destination could have all of the state: it has loaded it, or it lies durably in a file."""
+    if seen.case.mode is Mode.QUICK:
+        return seen.testimony[Side.SOURCE].has("CopyCompleted")
+    return seen.testimony[Side.DESTINATION].has("IncomingLoaded")
+
+
+def _copies(seen: Evidence) -> Iterator[Finding]:
+    running = seen.running
+    if len(running) > 1:
+        yield Finding("doubled", "a copy runs on both hosts at the end")
+    if not running and not may_be_lost(seen):
+        yield Finding("lost", "no copy runs, and the only complete one was not killed")
+    for side, said in seen.testimony.items():
+        if (side in running) != (said.state == "running"):
+            really = "runs" if side in running else "does not run"
+            yield Finding("untrue", f"{seen.hosts[side]} says that the VM is {said.state}, and it {really} there")
+    owners = [side for side, said in seen.testimony.items() if said.state != "absent"]
+    if seen.settled and len(owners) != 1:
+        yield Finding("untrue", f"{len(owners)} hosts say that the VM is theirs")
+
+
+def _guest(seen: Evidence) -> Iterator[Finding]:
+    if not seen.running:
+        return
+    if seen.guest is None:
+        yield Finding("lost", "the VM runs and does not answer")
+        return
+    if seen.guest["corrupt_blocks"]:
+        yield Finding("corrupted", f"memory: {seen.guest['corrupt_blocks']} blocks: {seen.guest['corruption']}")
+    sequence = seen.guest["sequence"]
+    if sequence["conflicts"]:
+        yield Finding("doubled", f"the guest met records of another on its disk {sequence['conflicts']} times")
+    if not sequence["running"]:
+        yield Finding("corrupted", "the guest cannot write to its disk any more")
+    if seen.guest["boot_id"] != seen.boot_before:
+        yield Finding("lost", "the guest has booted anew")
+
+
+def _disk(seen: Evidence) -> Iterator[Finding]:
+    if seen.disk is None:
+        return
+    for problem in seen.disk.problems:
+        yield Finding("doubled" if "two guests" in problem else "corrupted", f"disk: {problem}")
+    told = seen.guest["sequence"]["number"] if seen.guest is not None else -1
+    if seen.disk.last < told:
+        yield Finding("corrupted", f"disk: record {told} was written, and {seen.disk.last} is the last one there")
+
+
+def _truth(seen: Evidence) -> Iterator[Finding]:
+    """An exit status, the source's record and the destination's say where the VM is."""
+    arrived = seen.testimony[Side.DESTINATION].state != "absent"
+    where = seen.hosts[Side.DESTINATION if arrived else Side.SOURCE]
+    if seen.exit_status is not None and seen.exit_status not in (0, 1, 3, 4):
+        yield Finding("untrue", f"the command ended with status {seen.exit_status}: {seen.said[-300:]}")
+    if (seen.exit_status == 0 and not arrived) or (seen.exit_status in (1, 3) and arrived):
+        yield Finding("untrue", f"the command ended with status {seen.exit_status}, and the VM belongs to {where}")
+    source = seen.testimony[Side.SOURCE].record
+    if source is not None:
+        if source["outcome"] in (None, "unknown") or not source["reason"]:
+            yield Finding("untrue", f"the source's record ends with {source['outcome']}: {source['reason']!r}")
+        elif (source["outcome"] == "completed") != arrived:
+            yield Finding("untrue", f"the source says {source['outcome']}, and the VM belongs to {where}")
+    there = seen.testimony[Side.DESTINATION].record
+    if there is not None and (there["outcome"] == "completed") != arrived:
+        yield Finding("untrue", f"the destination says {there['outcome']}, and the VM belongs to {where}")
