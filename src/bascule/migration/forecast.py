@@ -19,6 +19,7 @@ from bascule.migration.model import Goals, Mode
 
 MOST_ROUNDS = 60
 FEW = 5  # this many of the newest moves count
+TROUBLE_PERCENT = 900.0  # a blackout that missed its forecast by more than this met a fault: it is not what moves take
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +56,13 @@ class Forecast:
 def learn(reports: Iterable[Mapping[str, Any]], vm: str, mode: Mode) -> Experience:
     """Learn from the reports of completed moves, newest first.
 
-    Other outcomes and modes are passed over, and moves that were not seen as a whole (their agent was restarted).
+    Other outcomes and modes are passed over, moves that were not seen as a whole (their agent was restarted), and those
+    that met trouble: after one of them the next would be refused, for a promise that it could keep. But if all have,
+    and they are not few, that is what moves take there.
     """
     completed = [r for r in reports if r.get("outcome") == "completed" and r.get("blackout_ms") is not None]
     relevant = [r for r in completed if r.get("mode") == mode.value]
-    newest = relevant[:FEW]
+    newest = [r for r in relevant if not _met_trouble(r)][:FEW] or (relevant if len(relevant) >= FEW else [])[:FEW]
     rates = [rate for r in newest if (rate := _bandwidth(r)) > 0]
     around = [_around_s(r) for r in newest]
     fixed = [ms for r in newest if (ms := _fixed_ms(r)) is not None]
@@ -72,6 +75,11 @@ def learn(reports: Iterable[Mapping[str, Any]], vm: str, mode: Mode) -> Experien
         fixed_ms=min(fixed, default=default.fixed_ms),
         curve=curve,
     )
+
+
+def _met_trouble(report: Mapping[str, Any]) -> bool:
+    percent = (report.get("forecast_error") or {}).get("blackout_percent")
+    return percent is not None and float(percent) > TROUBLE_PERCENT
 
 
 def _bandwidth(report: Mapping[str, Any]) -> float:

@@ -77,6 +77,15 @@ def test_the_blackout_of_nothing_is_the_least_that_was_seen() -> None:
     assert learn([report(blackout_ms=ms) for ms in (90.0, 20.0, 45.0)], "web", Mode.LIVE).fixed_ms == pytest.approx(10)
 
 
+def test_a_blackout_that_met_a_fault_does_not_refuse_the_next_move() -> None:
+    """The destination's agent hung for 1.5 s in the switchover: from then on 100 ms "could not be promised"."""
+    stalled = report(blackout_ms=1556.0, forecast_error={"total_percent": 10.0, "blackout_percent": 7000.0})
+    assert learn([stalled], "web", Mode.LIVE).fixed_ms == Experience().fixed_ms
+    assert learn([stalled, report()], "web", Mode.LIVE).fixed_ms == learn([report()], "web", Mode.LIVE).fixed_ms
+    always = learn([stalled] * 5, "web", Mode.LIVE)
+    assert always.fixed_ms > 1000
+
+
 def test_moves_that_were_not_seen_as_a_whole_teach_nothing() -> None:
     recovered = report(blackout_ms=None, rounds=[], total_s=0.0, bytes={"total": 0, "transferred_in_blackout": None})
     assert learn([recovered], "web", Mode.LIVE) == Experience()
