@@ -36,7 +36,7 @@ from bascule.lab.places import CACHE
 from bascule.migration.model import Mode
 
 HOSTS = ("h1", "h2")
-LINK_BIT_S = 1_000_000_000
+LINK_BIT_S = 2_500_000_000
 DISK_BYTES = 8 << 20
 _COMMAND_WITHIN_S = 150.0
 _AFTER_COMMAND_S = 20.0
@@ -47,7 +47,7 @@ _PASSES = 2  # of the guest over its memory, before its word on it is taken
 class Ground:
     """A lab named `name` for cases; a context manager."""
 
-    def __init__(self, name: str, *, memory_mib: int = 160, dirty_mib: int = 16, rate_mb_s: float = 24) -> None:
+    def __init__(self, name: str, *, memory_mib: int = 128, dirty_mib: int = 8, rate_mb_s: float = 20) -> None:
         self.guest = GuestVm(memory_mib=memory_mib, dirty_mib=dirty_mib, rate_mb_s=rate_mb_s, sequence=True)
         self.lab = Lab(name)
         self.disk = self.lab.shared_directory / "sequence.raw"
@@ -80,7 +80,8 @@ class Ground:
     def run(self, case: Case) -> Result:
         """Try one case, and judge it. What a case with findings leaves is not fit for another one."""
         seen = self._see(case)
-        seen.leftovers = self.tidiness.leftovers()
+        owners = {seen.hosts[side] for side, said in seen.testimony.items() if said.state != "absent"}
+        seen.leftovers = self.tidiness.leftovers(owners)
         lost = may_be_lost(seen) if not seen.running else ""
         if seen.settled and seen.running:
             self.where = seen.hosts[seen.running[0]]
@@ -156,7 +157,7 @@ class Ground:
             self._answer()
         except Failed as error:
             return str(error)
-        if left := self.tidiness.leftovers():
+        if left := self.tidiness.leftovers({destination}):
             return f"it left behind: {'; '.join(left)}"
         return ""
 

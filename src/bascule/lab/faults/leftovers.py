@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,21 +42,24 @@ class Tidiness:
         self._shared = self._names(lab.shared_directory)
         self._ports = {host.name: self._open_ports(host) for host in lab.hosts}
 
-    def leftovers(self) -> list[str]:
-        """Return a sentence for each thing that should not be there, after some patience."""
+    def leftovers(self, owners: Collection[str]) -> list[str]:
+        """Return a sentence for each thing that should not be there, after some patience. `owners` have the VM."""
         give_up_s = time.monotonic() + _PATIENCE_S
         while True:
             try:
-                found = list(self._look())
+                found = list(self._look(owners))
             except (OSError, BasculeError) as error:
                 found = [f"could not look: {error}"]
             if not found or time.monotonic() > give_up_s:
                 return found
             time.sleep(_LOOK_S)
 
-    def _look(self) -> Iterator[str]:
+    def _look(self, owners: Collection[str]) -> Iterator[str]:
         for host in self._lab.hosts:
             yield from (f"on {host.name}, {what}" for what in self._look_at(host))
+            marks = self._names(host.places.run / "ran")
+            if marks and host.name not in owners:
+                yield f"on {host.name}, marks {sorted(marks)} of a VM that is not its"
         extra = self._names(self._lab.shared_directory) - self._shared
         yield from (f"shared file {name}" for name in sorted(extra))
         use = image_use(self._disk)
@@ -79,9 +82,6 @@ class Tidiness:
         expected = {self._vm} if living else set()
         if extra := self._names(host.places.run / "vms") - expected:
             yield f"folders of VMs {sorted(extra)}"
-        marks = {name for name in self._names(host.places.run / "ran") if not living}
-        if marks:
-            yield f"marks {sorted(marks)} of a VM that is not here"
         for qemu in living:
             if (now := limits(self._watch, qemu)) != self._fresh:
                 changed = {key: value for key, value in now.items() if value != self._fresh[key]}
