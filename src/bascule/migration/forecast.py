@@ -18,6 +18,7 @@ from bascule.migration.convergence import Reading, Steering
 from bascule.migration.model import Goals, Mode
 
 MOST_ROUNDS = 60
+SURE = 3  # so many moves have to say that nothing is faster before a promise is refused for it
 FEW = 5  # this many of the newest moves count
 TROUBLE_PERCENT = 900.0  # a blackout that missed its forecast by more than this met a fault: it is not what moves take
 
@@ -72,7 +73,7 @@ def learn(reports: Iterable[Mapping[str, Any]], vm: str, mode: Mode) -> Experien
     return Experience(
         bandwidth_bytes_per_s=median(rates) if rates else default.bandwidth_bytes_per_s,
         around_s=median(around) if around else default.around_s,
-        fixed_ms=min(fixed, default=default.fixed_ms),
+        fixed_ms=min(fixed if len(fixed) >= SURE else [*fixed, default.fixed_ms]),
         curve=curve,
     )
 

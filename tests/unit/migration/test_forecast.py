@@ -82,6 +82,9 @@ def test_a_blackout_that_met_a_fault_does_not_refuse_the_next_move() -> None:
     stalled = report(blackout_ms=1556.0, forecast_error={"total_percent": 10.0, "blackout_percent": 7000.0})
     assert learn([stalled], "web", Mode.LIVE).fixed_ms == Experience().fixed_ms
     assert learn([stalled, report()], "web", Mode.LIVE).fixed_ms == learn([report()], "web", Mode.LIVE).fixed_ms
+    slow = report(blackout_ms=150.0)
+    assert learn([slow, slow], "web", Mode.LIVE).fixed_ms == Experience().fixed_ms, "two slow moves prove nothing"
+    assert learn([slow] * 3, "web", Mode.LIVE).fixed_ms == pytest.approx(140)
     always = learn([stalled] * 5, "web", Mode.LIVE)
     assert always.fixed_ms > 1000
 
