@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,13 @@ from bascule.agent.machines import RunningVm
 from bascule.agent.moves import over
 from bascule.agent.peers import NoAnswerError
 from bascule.agent.shared_storage import check_token, shared_token
-from bascule.errors import BasculeError, Finding, Refused
+from bascule.errors import BasculeError, Failed, Finding, Refused
 from bascule.journal.records import move_from_dict, move_to_dict
 from bascule.migration.model import Mode, Move
 from bascule.network.bridge import check_bridge, sightings
 from bascule.storage.access import RunAs, check_readable
 from bascule.storage.image import Fingerprint, check_image, difference, fingerprint
+from bascule.storage.image_lock import image_use
 from bascule.vm.definition import Definition, Disk
 from bascule.vm.serialise import from_dict
 
@@ -48,6 +50,7 @@ class Preflight:
         findings = []
         for disk in definition.disks:
             findings += await asyncio.to_thread(self._check_disk, disk)
+            findings += await asyncio.to_thread(_check_held, disk)
         boot = definition.boot
         files = [Path(file) for file in (boot.kernel, boot.initrd) if file is not None] if boot is not None else []
         for file in files:
@@ -259,6 +262,19 @@ class Preflight:
                         )
                     )
         return findings
+
+
+def _check_held(disk: Disk) -> list[Finding]:
+    """An image that somebody else has open: most likely this very VM runs on another host.
+
+    Where that cannot be asked, QEMU's own lock still keeps the VM from starting; where it can, nothing is begun.
+    """
+    with suppress(Failed):
+        use = image_use(Path(disk.path))
+        if use.hinders(read_only=disk.read_only):
+            remedy = "it may run on another host; never start it twice"
+            return [Finding(f"disk {disk.path}", f"its image is {use}", remedy)]
+    return []
 
 
 def _check_promise(move: Move, fixed_ms: float) -> list[Finding]:
