@@ -38,6 +38,7 @@ from bascule.migration.model import Mode
 HOSTS = ("h1", "h2")
 LINK_BIT_S = 2_500_000_000
 DISK_BYTES = 8 << 20
+_PROMISE = ["--max-blackout", "500ms"]  # a busy machine must not refuse a move
 _COMMAND_WITHIN_S = 150.0
 _AFTER_COMMAND_S = 20.0
 _GUEST_WITHIN_S = 30.0
@@ -53,6 +54,7 @@ class Ground:
         self.disk = self.lab.shared_directory / "sequence.raw"
         self._stack = contextlib.ExitStack()
         self._forks_seen = 0
+        self.spoilt = False  # by a case with findings: what it left is not fit for another one
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
@@ -78,10 +80,11 @@ class Ground:
     # --- a case ------------------------------------------------------------------------------------------------------
 
     def run(self, case: Case) -> Result:
-        """Try one case, and judge it. What a case with findings leaves is not fit for another one."""
+        """Try one case, and judge it."""
         seen = self._see(case)
         owners = {seen.hosts[side] for side, said in seen.testimony.items() if said.state != "absent"}
         seen.leftovers = self.tidiness.leftovers(owners)
+        seen.story.append((time.time(), "leftovers were looked for"))
         lost = may_be_lost(seen) if not seen.running else ""
         if seen.settled and seen.running:
             self.where = seen.hosts[seen.running[0]]
@@ -89,7 +92,9 @@ class Ground:
         elif seen.settled and lost:
             seen.next_move = self._start_again(seen)
         seen.ended_s = time.time()
-        return Result(case, seen, tuple(judge(seen)), lost, self.lab)
+        found = judge(seen)
+        self.spoilt = bool(found)
+        return Result(case, seen, tuple(found), lost, self.lab)
 
     def _see(self, case: Case) -> Evidence:
         source = self.where
@@ -101,19 +106,23 @@ class Ground:
             injection.begin(case)
             try:
                 self._command(case, seen)
+                injection.note("the command has ended")
                 injection.wait(lambda: "ended" in {phase for _, phase in follower.seen}, _AFTER_COMMAND_S)
                 follower.finish()
             finally:
                 follower.finish()
                 injection.end()
+            injection.note("every fault is undone")
             seen.move_id, seen.hits = follower.move_id, tuple(injection.hits)
             seen.story = sorted([*injection.story, *((at, f"phase {phase}") for at, phase in follower.seen)])
         seen.settled, seen.testimony = settle(self.lab, self.guest.name, hosts, seen.move_id)
+        seen.story.append((time.time(), "settled" if seen.settled else "not settled"))
         seen.qemus = self._of_case(seen.began_s)
         seen.running = tuple(seen.side_of(qemu.host) for qemu in seen.qemus if qemu.runs)
         if seen.running:
             with contextlib.suppress(Failed):
                 seen.guest = self._healthy()
+        seen.story.append((time.time(), "the guest was asked"))
         seen.disk = guest_sequence.inspect(self.disk)
         forks = self.network.forks()
         seen.forks, self._forks_seen = forks[self._forks_seen :], len(forks)
@@ -125,7 +134,7 @@ class Ground:
 
     def _command(self, case: Case, seen: Evidence) -> None:
         """Type the move on the source, and wait for what the command says."""
-        how = ["--quick"] if case.mode is Mode.QUICK else []
+        how = ["--quick"] if case.mode is Mode.QUICK else _PROMISE
         command = ["bascule", "migrate", self.guest.name, seen.hosts[Side.DESTINATION], *how]
         child = self.lab.popen(
             seen.hosts[Side.SOURCE],
@@ -149,7 +158,9 @@ class Ground:
     def _next_move(self) -> str:
         """Move the guest without any fault; say what went wrong."""
         source, destination = self.where, next(host for host in HOSTS if host != self.where)
-        done = self.lab.run(source, ["bascule", "migrate", self.guest.name, destination], timeout_s=_COMMAND_WITHIN_S)
+        done = self.lab.run(
+            source, ["bascule", "migrate", self.guest.name, destination, *_PROMISE], timeout_s=_COMMAND_WITHIN_S
+        )
         if done.returncode != 0:
             return f"status {done.returncode}: {done.stdout[-500:]}{done.stderr[-500:]}"
         self.where = destination

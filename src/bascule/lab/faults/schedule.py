@@ -42,6 +42,18 @@ _LASTS_MS: dict[Kind, tuple[int, ...]] = {
     Kind.CUT: (500, 2000, 6000),
     Kind.BLACK_HOLE: (500, 2000, 6000),
 }
+_CANCELLED_IN = {
+    Mode.LIVE: ("preparing", "copying", "copying", "switching-over", "deciding"),
+    Mode.QUICK: ("preparing", "saving", "saving", "deciding"),
+}
+# What the short set has in any case: the switchover's own crash points.
+_ALWAYS = (
+    "live: kill agent@source switching-over+2 for 1000",
+    "live: kill agent@destination deciding+1 for 1000",
+    "live: kill qemu@destination switching-over+2",
+    "live: freeze qemu@source switching-over+1 for 1500",
+    "quick: kill qemu@destination deciding+100",
+)
 
 
 def systematic(seed: int, *, longest_ms: int | None = None) -> Iterator[Case]:
@@ -61,6 +73,28 @@ def systematic(seed: int, *, longest_ms: int | None = None) -> Iterator[Case]:
         yield Case(mode, (fault,), f"seed {seed} single {number}")
 
 
+def short(seed: int, *, longest_ms: int = 1500, at_random: int = 5) -> list[Case]:
+    """The switchover's own crash points; each kind of fault at each target on each side once, spread over the phases of
+    both modes; and some at random.
+    """
+    chosen: dict[tuple[Kind, Target, Side], Case] = {}
+    met: set[tuple[Mode, str]] = set()
+    singles = list(systematic(seed, longest_ms=longest_ms))
+    for fresh in (True, False):  # first what meets a phase that none has met
+        for case in singles:
+            fault = case.faults[0]
+            key, moment = (fault.kind, fault.target, fault.side), (case.mode, fault.phase)
+            if key not in chosen and (moment not in met) == fresh:
+                chosen[key] = case
+                met.add(moment)
+    always = [Case.parse(text, "short set") for text in _ALWAYS]
+    return [
+        *always,
+        *chosen.values(),
+        *(random_case(seed, number, longest_ms=longest_ms) for number in range(at_random)),
+    ]
+
+
 def random_cases(seed: int, *, longest_ms: int | None = None) -> Iterator[Case]:
     """Several faults at once, for ever."""
     number = 0
@@ -75,7 +109,8 @@ def random_case(seed: int, number: int, *, longest_ms: int | None = None) -> Cas
     mode = rng.choice((Mode.LIVE, Mode.LIVE, Mode.QUICK))
     faults = [_fault(rng, mode, longest_ms) for _ in range(rng.choice((1, 2, 2, 3)))]
     if rng.random() < 0.25:  # a user gives up, and the faults meet what follows
-        wish = Fault(Kind.CANCEL, Target.MOVE, Side.SOURCE, phase := _phase(rng, mode), _offset_ms(rng, phase))
+        phase = rng.choice(_CANCELLED_IN[mode])
+        wish = Fault(Kind.CANCEL, Target.MOVE, Side.SOURCE, phase, _offset_ms(rng, phase))
         faults.append(wish)
         if rng.random() < 0.6:
             back = rng.choice(("cancelling", "withdrawing", "resuming"))
