@@ -13,7 +13,7 @@ from bascule.lab.guest_sequence import SequenceReport
 
 
 @dataclass(frozen=True, slots=True)
-class Testimony:
+class Word:
     """What one agent says once everything has settled: the VM's state there, and its record of the move."""
 
     state: str  # as `bascule vm list` has it, or `absent`
@@ -40,7 +40,7 @@ class Evidence:
     story: list[tuple[float, str]] = field(default_factory=list)
     ended_s: float = 0.0
     settled: bool = False
-    testimony: dict[Side, Testimony] = field(default_factory=dict)
+    words: dict[Side, Word] = field(default_factory=dict)
     qemus: Sequence[WatchedQemu] = ()
     running: tuple[Side, ...] = ()  # where a copy ran once everything had settled, by QEMU's own word
     forks: Sequence[str] = ()

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from bascule.lab.faults.case import FORWARD
+from bascule.lab.faults.urgency import urgent
 from bascule.lab.unix_http import NoAnswerError, request
 
 _LOOK_S = 0.004
@@ -77,6 +78,10 @@ class MoveFollower:
                 self._changed.notify_all()
 
     def _run(self) -> None:
+        with urgent():
+            self._follow()
+
+    def _follow(self) -> None:
         while not self._stop.is_set():
             if self.move_id is None:
                 self._look()

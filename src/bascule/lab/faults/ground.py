@@ -82,7 +82,7 @@ class Ground:
     def run(self, case: Case) -> Result:
         """Try one case, and judge it."""
         seen = self._see(case)
-        owners = {seen.hosts[side] for side, said in seen.testimony.items() if said.state != "absent"}
+        owners = {seen.hosts[side] for side, said in seen.words.items() if said.state != "absent"}
         seen.leftovers = self.tidiness.leftovers(owners)
         seen.story.append((time.time(), "leftovers were looked for"))
         lost = may_be_lost(seen) if not seen.running else ""
@@ -115,7 +115,7 @@ class Ground:
             injection.note("every fault is undone")
             seen.move_id, seen.hits = follower.move_id, tuple(injection.hits)
             seen.story = sorted([*injection.story, *((at, f"phase {phase}") for at, phase in follower.seen)])
-        seen.settled, seen.testimony = settle(self.lab, self.guest.name, hosts, seen.move_id)
+        seen.settled, seen.words = settle(self.lab, self.guest.name, hosts, seen.move_id)
         seen.story.append((time.time(), "settled" if seen.settled else "not settled"))
         seen.qemus = self._of_case(seen.began_s)
         seen.running = tuple(seen.side_of(qemu.host) for qemu in seen.qemus if qemu.runs)
@@ -174,7 +174,7 @@ class Ground:
 
     def _start_again(self, seen: Evidence) -> str:
         """Start a VM whose only copy was killed, where it belongs."""
-        owner = next((side for side, said in seen.testimony.items() if said.state == "stopped"), None)
+        owner = next((side for side, said in seen.words.items() if said.state == "stopped"), None)
         if owner is None:
             return "it was lost, and no host says that it could be started there"
         self.where = seen.hosts[owner]

@@ -15,6 +15,7 @@ from bascule.errors import BasculeError
 from bascule.lab.faults.case import RECOVERY, Case, Fault, Kind, Side, Target
 from bascule.lab.faults.follow import MoveFollower
 from bascule.lab.faults.qemu_watch import QemuWatch, WatchedQemu
+from bascule.lab.faults.urgency import urgent
 from bascule.lab.laboratory import Lab
 from bascule.lab.links import Cut
 from bascule.lab.processes import Process
@@ -85,25 +86,31 @@ class Injection:
         self.story.append((time.time(), text))
 
     def _do(self, fault: Fault) -> None:
-        if not self._wait(fault):
-            self.note(f"not done, its phase was never reached: {fault}")
-            return
-        _sleep_ms(fault.offset_ms)
         host = self.hosts[fault.side]
-        phase = self.follower.phase
-        try:
-            hit = self._inject(fault, host, phase)
-        except (BasculeError, OSError) as error:
-            self.note(f"could not be done: {fault}: {error}")
-            return
+        with urgent():
+            hit = self._meet(fault, host)
         if hit is None:
-            self.note(f"nothing to hit: {fault}")
             return
         self.hits.append(hit)
-        self.note(f"{fault}: {hit.what} in phase {phase}")
+        self.note(f"{fault}: {hit.what} in phase {hit.phase}")
         if fault.kind is not Kind.CANCEL:
             time.sleep(fault.lasts_ms / 1000)
             self._undo(fault, host, hit)
+
+    def _meet(self, fault: Fault, host: str) -> Hit | None:
+        """Wait for the moment of a fault, and do it."""
+        if not self._wait(fault):
+            self.note(f"not done, its phase was never reached: {fault}")
+            return None
+        _sleep_ms(fault.offset_ms)
+        try:
+            hit = self._inject(fault, host, self.follower.phase)
+        except (BasculeError, OSError) as error:
+            self.note(f"could not be done: {fault}: {error}")
+            return None
+        if hit is None:
+            self.note(f"nothing to hit: {fault}")
+        return hit
 
     def _wait(self, fault: Fault) -> bool:
         if fault.phase != RECOVERY:
@@ -144,12 +151,12 @@ class Injection:
         pids = [qemu.pid for qemu in qemus if qemu.process.is_alive()]
         if agent is not None and agent.is_alive():
             pids.append(agent.pid)
-        if fault.target is Target.HOST:
-            pids = list(dict.fromkeys([*pids, *pids_in(self.lab, host)]))
         at_s = time.time()
         hit = [pid for pid in pids if _send(pid, number)]
-        if fault.target is Target.HOST and number is signal.SIGKILL:
-            self.lab.cut_link(host, Cut.CARRIER)
+        if fault.target is Target.HOST:
+            hit += [pid for pid in pids_in(self.lab, host) if pid not in pids and _send(pid, number)]
+            if number is signal.SIGKILL:
+                self.lab.cut_link(host, Cut.CARRIER)
         if not hit:
             return None
         killed = tuple(qemu for qemu in qemus if qemu.pid in hit) if number is signal.SIGKILL else ()

@@ -23,6 +23,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, Self
 
+from bascule.lab.faults.urgency import urgent
 from bascule.lab.faults.watched_qemu import SOCKET
 from bascule.lab.processes import Process
 
@@ -141,6 +142,10 @@ class QemuWatch:
     # --- the thread --------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        with urgent():
+            self._watch()
+
+    def _watch(self) -> None:
         look_s = 0.0
         while not self._stop.is_set():
             if time.monotonic() >= look_s:

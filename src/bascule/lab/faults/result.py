@@ -78,7 +78,7 @@ class Result:
             end = f", died at {qemu.dead_s - seen.began_s:.4f}" if qemu.dead_s else ""
             yield f"  QEMU {qemu.pid} on {qemu.host} ran {spans}{end}"
         yield f"the command said, with status {seen.exit_status}:\n{_indented(seen.said)}"
-        for side, said in seen.testimony.items():
+        for side, said in seen.words.items():
             host = seen.hosts[side]
             yield f"{host} ({side}) says: the VM is {said.state}; its record: {json.dumps(said.record)}"
             yield from (f"  {json.dumps(fact)}" for fact in said.facts)

@@ -58,8 +58,8 @@ def may_be_lost(seen: Evidence) -> str:
 def _sent(seen: Evidence) -> bool:
     """Whether the destination could have all of the state: it has loaded it, or it lies durably in a file."""
     if seen.case.mode is Mode.QUICK:
-        return seen.testimony[Side.SOURCE].has("CopyCompleted")
-    return seen.testimony[Side.DESTINATION].has("IncomingLoaded")
+        return seen.words[Side.SOURCE].has("CopyCompleted")
+    return seen.words[Side.DESTINATION].has("IncomingLoaded")
 
 
 def _copies(seen: Evidence) -> Iterator[Finding]:
@@ -68,11 +68,11 @@ def _copies(seen: Evidence) -> Iterator[Finding]:
         yield Finding("doubled", "a copy runs on both hosts at the end")
     if not running and not may_be_lost(seen):
         yield Finding("lost", "no copy runs, and the only complete one was not killed")
-    for side, said in seen.testimony.items():
+    for side, said in seen.words.items():
         if (side in running) != (said.state == "running"):
             really = "runs" if side in running else "does not run"
             yield Finding("untrue", f"{seen.hosts[side]} says that the VM is {said.state}, and it {really} there")
-    owners = [side for side, said in seen.testimony.items() if said.state != "absent"]
+    owners = [side for side, said in seen.words.items() if said.state != "absent"]
     if seen.settled and len(owners) != 1:
         yield Finding("untrue", f"{len(owners)} hosts say that the VM is theirs")
 
@@ -106,18 +106,18 @@ def _disk(seen: Evidence) -> Iterator[Finding]:
 
 def _truth(seen: Evidence) -> Iterator[Finding]:
     """An exit status, the source's record and the destination's say where the VM is."""
-    arrived = seen.testimony[Side.DESTINATION].state != "absent"
+    arrived = seen.words[Side.DESTINATION].state != "absent"
     where = seen.hosts[Side.DESTINATION if arrived else Side.SOURCE]
     if seen.exit_status is not None and seen.exit_status not in (0, 1, 3, 4):
         yield Finding("untrue", f"the command ended with status {seen.exit_status}: {seen.said[-300:]}")
     if (seen.exit_status == 0 and not arrived) or (seen.exit_status in (1, 3) and arrived):
         yield Finding("untrue", f"the command ended with status {seen.exit_status}, and the VM belongs to {where}")
-    source = seen.testimony[Side.SOURCE].record
+    source = seen.words[Side.SOURCE].record
     if source is not None:
         if source["outcome"] in (None, "unknown") or not source["reason"]:
             yield Finding("untrue", f"the source's record ends with {source['outcome']}: {source['reason']!r}")
         elif (source["outcome"] == "completed") != arrived:
             yield Finding("untrue", f"the source says {source['outcome']}, and the VM belongs to {where}")
-    there = seen.testimony[Side.DESTINATION].record
+    there = seen.words[Side.DESTINATION].record
     if there is not None and (there["outcome"] == "completed") != arrived:
         yield Finding("untrue", f"the destination says {there['outcome']}, and the VM belongs to {where}")

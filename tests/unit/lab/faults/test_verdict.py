@@ -1,0 +1,170 @@
+"""Each finding is found, and an innocent case is acquitted."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from bascule.lab.faults.case import Case, Fault, Side
+from bascule.lab.faults.evidence import Evidence, Word
+from bascule.lab.faults.injection import Hit
+from bascule.lab.faults.qemu_watch import WatchedQemu
+from bascule.lab.faults.verdict import judge, may_be_lost
+from bascule.lab.guest_sequence import SequenceReport
+from bascule.lab.processes import Process
+
+SOURCE, DESTINATION = Side.SOURCE, Side.DESTINATION
+STOP_S, RESUME_S, NOW_S = 10.0, 10.02, 20.0
+
+
+def qemu(host: str, begin_s: float | None, end_s: float | None = None) -> WatchedQemu:
+    watched = WatchedQemu(host, Process(1 if host == "h1" else 2, 0))
+    if begin_s is not None:
+        watched.note(running=True, at_s=begin_s)
+    if end_s is not None:
+        watched.note(running=False, at_s=end_s)
+    return watched
+
+
+def record(outcome: str | None, reason: str = "because") -> dict[str, Any]:
+    return {"outcome": outcome, "reason": reason}
+
+
+def facts(*names: str) -> tuple[dict[str, Any], ...]:
+    return tuple({"name": name} for name in names)
+
+
+@pytest.fixture
+def seen() -> Evidence:
+    """A live move that has succeeded."""
+    evidence = Evidence(Case.parse("live: "), {SOURCE: "h1", DESTINATION: "h2"}, began_s=5.0, boot_before="boot")
+    evidence.exit_status, evidence.settled, evidence.ended_s = 0, True, NOW_S
+    evidence.qemus = [qemu("h1", 1.0, STOP_S), qemu("h2", RESUME_S)]
+    evidence.running = (DESTINATION,)
+    evidence.words = {
+        SOURCE: Word("absent", record("completed"), facts("CopyCompleted")),
+        DESTINATION: Word("running", record("completed", ""), facts("IncomingLoaded")),
+    }
+    evidence.disk = SequenceReport(0, 120, ("boot",), ())
+    evidence.guest = {
+        "corrupt_blocks": 0,
+        "corruption": [],
+        "boot_id": "boot",
+        "sequence": {"number": 100, "conflicts": 0, "running": True},
+    }
+    return evidence
+
+
+def test_a_move_that_succeeded_is_acquitted(seen: Evidence) -> None:
+    assert judge(seen) == []
+
+
+def guest(**changes: Any) -> Callable[[Evidence], None]:
+    def change(seen: Evidence) -> None:
+        seen.guest = {**(seen.guest or {}), **changes}
+
+    return change
+
+
+def words(side: Side, said: Word) -> Callable[[Evidence], None]:
+    return lambda seen: seen.words.update({side: said})
+
+
+def setting(**changes: Any) -> Callable[[Evidence], None]:
+    def change(seen: Evidence) -> None:
+        for name, value in changes.items():
+            setattr(seen, name, value)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        (setting(qemus=[qemu("h1", 1.0, RESUME_S + 0.001), qemu("h2", RESUME_S)]), "doubled"),
+        (setting(forks=["record 7 was sent twice"]), "doubled"),
+        (setting(running=(SOURCE, DESTINATION)), "doubled"),
+        (guest(sequence={"number": 100, "conflicts": 1, "running": True}), "doubled"),
+        (setting(disk=SequenceReport(0, 120, ("boot",), ("record 7 follows another: two guests wrote",))), "doubled"),
+        (setting(running=()), "lost"),
+        (setting(guest=None), "lost"),
+        (guest(boot_id="another"), "lost"),
+        (guest(corrupt_blocks=1), "corrupted"),
+        (guest(sequence={"number": 100, "conflicts": 0, "running": False}), "corrupted"),
+        (setting(disk=SequenceReport(0, 99, ("boot",), ())), "corrupted"),
+        (setting(disk=SequenceReport(0, 120, ("boot",), ("record 7 is missing",))), "corrupted"),
+        (setting(leftovers=["on h1, a tap"]), "leftovers"),
+        (setting(exit_status=3), "untrue"),
+        (setting(exit_status=1), "untrue"),
+        (setting(exit_status=70), "untrue"),
+        (words(SOURCE, Word("absent", record("failed"))), "untrue"),
+        (words(SOURCE, Word("absent", record("unknown"))), "untrue"),
+        (words(SOURCE, Word("absent", record("completed", ""))), "untrue"),
+        (words(SOURCE, Word("stopped", record("completed"))), "untrue"),
+        (words(DESTINATION, Word("running", record("refused"), facts("IncomingLoaded"))), "untrue"),
+        (words(DESTINATION, Word("stopped", record("completed"), facts("IncomingLoaded"))), "untrue"),
+        (setting(settled=False), "stuck"),
+        (setting(next_move="refused"), "stuck"),
+    ],
+)
+def test_each_thing_that_must_not_be_is_found(seen: Evidence, change: Callable[[Evidence], None], kind: str) -> None:
+    change(seen)
+    assert kind in {finding.kind for finding in judge(seen)}
+
+
+def test_unknown_is_no_finding(seen: Evidence) -> None:
+    seen.exit_status = 4
+    assert judge(seen) == []
+
+
+def test_a_command_that_died_with_its_host_says_nothing(seen: Evidence) -> None:
+    seen.exit_status = None
+    assert judge(seen) == []
+
+
+def killed(seen: Evidence, host: str, at_s: float) -> None:
+    victim = next(each for each in seen.qemus if each.host == host)
+    fault = Fault.parse(f"kill qemu@{seen.side_of(host)} deciding+1")
+    seen.hits = (*seen.hits, Hit(fault, at_s, "deciding", "it", (victim,)))
+    victim.note_death(at_s + 0.001)
+    seen.running = ()
+
+
+def test_a_copy_that_ran_when_it_was_killed_may_be_lost(seen: Evidence) -> None:
+    killed(seen, "h2", RESUME_S + 1)
+    assert may_be_lost(seen)
+
+
+def test_a_destination_killed_before_it_ran_leaves_the_source(seen: Evidence) -> None:
+    seen.qemus = [qemu("h1", 1.0, STOP_S), qemu("h2", None)]
+    killed(seen, "h2", STOP_S + 0.01)
+    assert not may_be_lost(seen)
+    assert "lost" in {finding.kind for finding in judge(seen)}
+
+
+def test_a_source_killed_after_everything_was_loaded_leaves_the_destination(seen: Evidence) -> None:
+    seen.qemus = [qemu("h1", 1.0, STOP_S), qemu("h2", None)]
+    killed(seen, "h1", STOP_S + 0.01)
+    assert not may_be_lost(seen)
+
+
+def test_a_source_killed_before_that_may_be_lost(seen: Evidence) -> None:
+    seen.qemus = [qemu("h1", 1.0, STOP_S), qemu("h2", None)]
+    seen.words[DESTINATION] = Word("absent", record("refused"))
+    killed(seen, "h1", STOP_S + 0.01)
+    assert may_be_lost(seen)
+
+
+def test_a_saved_state_survives_its_source_but_not_both(seen: Evidence) -> None:
+    seen.case = Case.parse("quick: ")
+    seen.qemus = [qemu("h1", 1.0, STOP_S), qemu("h2", None)]
+    killed(seen, "h1", STOP_S + 0.5)
+    assert not may_be_lost(seen)
+    killed(seen, "h2", STOP_S + 0.6)
+    assert may_be_lost(seen)
+
+
+def test_a_frozen_copy_is_never_an_excuse(seen: Evidence) -> None:
+    fault = Fault.parse("freeze qemu@destination deciding+1 for 9000")
+    seen.hits, seen.running = (Hit(fault, RESUME_S + 1, "deciding", "it"),), ()
+    assert not may_be_lost(seen)
