@@ -19,6 +19,7 @@ class Word:
     state: str  # as `bascule vm list` has it, or `absent`
     record: Mapping[str, Any] | None  # of the case's move, as `bascule moves` has it
     facts: tuple[Mapping[str, Any], ...] = ()
+    report: Mapping[str, Any] | None = None  # on the source, if it has one
 
     def has(self, fact: str) -> bool:
         """Whether the journal holds a fact of that kind."""

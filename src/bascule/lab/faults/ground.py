@@ -26,7 +26,7 @@ from bascule.lab.faults.leftovers import Tidiness, limits
 from bascule.lab.faults.network_watch import NetworkWatch
 from bascule.lab.faults.qemu_watch import QemuWatch, WatchedQemu
 from bascule.lab.faults.result import Result
-from bascule.lab.faults.settling import settle
+from bascule.lab.faults.settling import settle, waits_for_start
 from bascule.lab.faults.verdict import judge, may_be_lost
 from bascule.lab.faults.watched_qemu import watched_qemu
 from bascule.lab.guest_vm import GuestVm
@@ -173,8 +173,9 @@ class Ground:
         return ""
 
     def _start_again(self, seen: Evidence) -> str:
-        """Start a VM whose only copy was killed, where it belongs."""
+        """Start a VM whose only copy was killed, where it belongs; then nothing of the move may be open any more."""
         owner = next((side for side, said in seen.words.items() if said.state == "stopped"), None)
+        waited = waits_for_start(seen.words)
         if owner is None:
             return "it was lost, and no host says that it could be started there"
         self.where = seen.hosts[owner]
@@ -183,6 +184,8 @@ class Ground:
             self.boot = self._answer()["boot_id"]
         except BasculeError as error:
             return f"the VM cannot be started again: {error}"
+        if waited:
+            seen.settled, seen.words = settle(self.lab, self.guest.name, seen.hosts, seen.move_id)
         return ""
 
     def _answer(self) -> Mapping[str, Any]:

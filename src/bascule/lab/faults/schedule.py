@@ -37,10 +37,10 @@ _TARGETS: dict[Kind, tuple[Target, ...]] = {
 # A supervisor starts an agent again after a second; a host comes back later than that, and links and hung processes do
 # when they like. Some outlast the patience of whoever waits for them.
 _LASTS_MS: dict[Kind, tuple[int, ...]] = {
-    Kind.KILL: (100, 1000, 1000, 3000),
-    Kind.FREEZE: (300, 1500, 4000, 12000),
-    Kind.CUT: (500, 2000, 6000),
-    Kind.BLACK_HOLE: (500, 2000, 6000),
+    Kind.KILL: (100, 100, 1000, 1000, 1000, 3000, 20000),
+    Kind.FREEZE: (300, 300, 1500, 1500, 4000, 12000, 20000),
+    Kind.CUT: (500, 2000, 6000, 20000),
+    Kind.BLACK_HOLE: (500, 2000, 6000, 20000),
 }
 _CANCELLED_IN = {
     Mode.LIVE: ("preparing", "copying", "copying", "switching-over", "deciding"),

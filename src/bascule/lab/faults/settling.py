@@ -14,11 +14,18 @@ from bascule.lab.laboratory import Lab
 _WITHIN_S = 90.0
 _LOOK_S = 0.1
 _AT_REST = ("running", "stopped", "absent")
+_HELD_S = 3.0  # so long nothing changes but what an operator does
+_FOR_AN_OPERATOR = ("ended", "starting", "unsettled", "deciding")
 
 
 def settle(lab: Lab, vm: str, hosts: Mapping[Side, str], move_id: str | None) -> tuple[bool, dict[Side, Word]]:
-    """Wait until no move is under way on either host; return whether that came to be, and both agents' words."""
+    """Wait until no move is under way on either host; return whether that came to be, and both agents' words.
+
+    A destination that has taken a VM whose QEMU then ended waits for an operator to start it again, and its source
+    waits for that: this is a rest as well, which `waits_for_start` tells.
+    """
     give_up_s = time.monotonic() + _WITHIN_S
+    held_since_s: float | None = None
     said: dict[Side, Word] = {}
     while True:
         at_rest = True
@@ -28,9 +35,21 @@ def settle(lab: Lab, vm: str, hosts: Mapping[Side, str], move_id: str | None) ->
             except Failed:
                 said[side], rests = Word("silent", None), False
             at_rest = at_rest and rests
-        if at_rest or time.monotonic() > give_up_s:
-            return at_rest, said
+        now_s = time.monotonic()
+        held_since_s = (held_since_s or now_s) if waits_for_start(said) else None
+        held = held_since_s is not None and now_s - held_since_s > _HELD_S
+        if at_rest or held or now_s > give_up_s:
+            return at_rest or held, said
         time.sleep(_LOOK_S)
+
+
+def waits_for_start(said: Mapping[Side, Word]) -> bool:
+    """Whether the VM was taken, has ended, and is the operator's to start."""
+    there = said[Side.DESTINATION]
+    phases = {side: (word.record or {}).get("phase", "ended") for side, word in said.items()}
+    return (
+        there.state == "stopped" and phases[Side.DESTINATION] == "starting" and phases[Side.SOURCE] in _FOR_AN_OPERATOR
+    )
 
 
 def _ask(lab: Lab, vm: str, host: str, move_id: str | None) -> tuple[Word, bool]:
@@ -39,7 +58,10 @@ def _ask(lab: Lab, vm: str, host: str, move_id: str | None) -> tuple[Word, bool]
     moves: list[dict[str, Any]] = lab.request(host, "GET", "/v1/moves", timeout_s=5)
     at_rest = state in _AT_REST and all(move["phase"] == "ended" and move["outcome"] for move in moves)
     record = next((move for move in moves if move["id"] == move_id), None)
-    facts = ()
-    if record is not None:
-        facts = tuple(lab.request(host, "GET", f"/v1/moves/{move_id}/facts", timeout_s=5))
-    return Word(state, record, facts), at_rest
+    if record is None:
+        return Word(state, None), at_rest
+    facts = tuple(lab.request(host, "GET", f"/v1/moves/{move_id}/facts", timeout_s=5))
+    report = None
+    if record["side"] == "source" and record["phase"] == "ended":
+        report = lab.request(host, "GET", f"/v1/moves/{move_id}/report", timeout_s=5)
+    return Word(state, record, facts, report), at_rest

@@ -10,6 +10,8 @@ from bascule.lab.faults.evidence import Evidence
 from bascule.lab.faults.qemu_watch import doubled
 from bascule.migration.model import Mode
 
+TOTAL_OFF_S = 1.0
+BLACKOUT_OFF_MS = 20.0  # as the two clocks' difference was estimated, on a busy machine
 KINDS = ("doubled", "lost", "corrupted", "leftovers", "untrue", "stuck")
 
 
@@ -104,6 +106,34 @@ def _disk(seen: Evidence) -> Iterator[Finding]:
         yield Finding("corrupted", f"disk: record {told} was written, and {seen.disk.last} is the last one there")
 
 
+def _report(seen: Evidence) -> Iterator[Finding]:
+    """The times of a report, beside what was seen from outside."""
+    report = seen.words[Side.SOURCE].report
+    phases = [at_s for at_s, what in seen.story if what.startswith("phase ")]
+    if report is None or not phases:
+        return
+    if report["outcome"] != (seen.words[Side.SOURCE].record or {}).get("outcome"):
+        yield Finding("untrue", f"the report says {report['outcome']}, and the list of moves does not")
+    seen_s = phases[-1] - phases[0]
+    if report["total_s"] < seen_s - TOTAL_OFF_S:
+        yield Finding("untrue", f"the report says that the move took {report['total_s']} s, and it took {seen_s:.1f} s")
+    blackout_s = _blackout_s(seen)
+    if report["blackout_ms"] is not None and blackout_s is not None:
+        off_ms = report["blackout_ms"] - blackout_s * 1000
+        if abs(off_ms) > BLACKOUT_OFF_MS:
+            said = f"{report['blackout_ms']:.1f} ms"
+            yield Finding("untrue", f"the report says that the blackout was {said}, and it was {off_ms:.1f} ms less")
+
+
+def _blackout_s(seen: Evidence) -> float | None:
+    """From the source's last STOP to the destination's first RESUME; None if that is not how it went."""
+    source = [span for qemu in seen.qemus if qemu.host == seen.hosts[Side.SOURCE] for span in qemu.spans]
+    there = [span for qemu in seen.qemus if qemu.host == seen.hosts[Side.DESTINATION] for span in qemu.spans]
+    stops = [span.end_s for span in source if span.end_s is not None and span.begin_s < seen.began_s]
+    begins = [span.begin_s for span in there if stops and span.begin_s > stops[0]]
+    return min(begins) - stops[0] if begins else None
+
+
 def _truth(seen: Evidence) -> Iterator[Finding]:
     """An exit status, the source's record and the destination's say where the VM is."""
     arrived = seen.words[Side.DESTINATION].state != "absent"
@@ -118,6 +148,7 @@ def _truth(seen: Evidence) -> Iterator[Finding]:
             yield Finding("untrue", f"the source's record ends with {source['outcome']}: {source['reason']!r}")
         elif (source["outcome"] == "completed") != arrived:
             yield Finding("untrue", f"the source says {source['outcome']}, and the VM belongs to {where}")
+    yield from _report(seen)
     there = seen.words[Side.DESTINATION].record
     if there is not None and (there["outcome"] == "completed") != arrived:
         yield Finding("untrue", f"the destination says {there['outcome']}, and the VM belongs to {where}")

@@ -1,6 +1,7 @@
 """Each finding is found, and an innocent case is acquitted."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from bascule.lab.processes import Process
 
 SOURCE, DESTINATION = Side.SOURCE, Side.DESTINATION
 STOP_S, RESUME_S, NOW_S = 10.0, 10.02, 20.0
+REPORT = {"outcome": "completed", "total_s": 5.1, "blackout_ms": 20.0}
 
 
 def qemu(host: str, begin_s: float | None, end_s: float | None = None) -> WatchedQemu:
@@ -42,9 +44,10 @@ def seen() -> Evidence:
     evidence.qemus = [qemu("h1", 1.0, STOP_S), qemu("h2", RESUME_S)]
     evidence.running = (DESTINATION,)
     evidence.words = {
-        SOURCE: Word("absent", record("completed"), facts("CopyCompleted")),
+        SOURCE: Word("absent", record("completed"), facts("CopyCompleted"), REPORT),
         DESTINATION: Word("running", record("completed", ""), facts("IncomingLoaded")),
     }
+    evidence.story = [(6.0, "phase checking"), (11.0, "phase ended")]
     evidence.disk = SequenceReport(0, 120, ("boot",), ())
     evidence.guest = {
         "corrupt_blocks": 0,
@@ -70,6 +73,14 @@ def words(side: Side, said: Word) -> Callable[[Evidence], None]:
     return lambda seen: seen.words.update({side: said})
 
 
+def report(**changes: Any) -> Callable[[Evidence], None]:
+    def change(seen: Evidence) -> None:
+        word = seen.words[SOURCE]
+        seen.words[SOURCE] = replace(word, report={**(word.report or {}), **changes})
+
+    return change
+
+
 def setting(**changes: Any) -> Callable[[Evidence], None]:
     def change(seen: Evidence) -> None:
         for name, value in changes.items():
@@ -81,6 +92,9 @@ def setting(**changes: Any) -> Callable[[Evidence], None]:
 @pytest.mark.parametrize(
     ("change", "kind"),
     [
+        (report(outcome="failed"), "untrue"),
+        (report(total_s=3.5), "untrue"),
+        (report(blackout_ms=41.0), "untrue"),
         (setting(qemus=[qemu("h1", 1.0, RESUME_S + 0.001), qemu("h2", RESUME_S)]), "doubled"),
         (setting(forks=["record 7 was sent twice"]), "doubled"),
         (setting(running=(SOURCE, DESTINATION)), "doubled"),
