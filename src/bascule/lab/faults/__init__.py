@@ -5,7 +5,7 @@
 - `follow`: the phase of a move, as its source tells it, and the wait for one
 - `injection`: doing a fault to the lab, and undoing it
 - `watched_qemu`, `qemu_watch`: every QEMU's run state from outside, with QEMU's own times
-- `network_watch`: the numbered records that the guest sends
+- `network_watch`: the numbered records that the guest sends; `inside`: doing something inside a namespace
 - `urgency`: threads that must not come late
 - `ground`: the lab and the guest on which case after case is run; `settling`: the wait for the end of it all
 - `evidence`, `verdict`, `leftovers`: what was seen of one case, and what it proves

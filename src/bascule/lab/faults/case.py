@@ -70,6 +70,11 @@ class Fault:
     offset_ms: float
     lasts_ms: int = 0
 
+    @property
+    def is_final(self) -> bool:
+        """Whether there is nothing to undo."""
+        return self.kind is Kind.CANCEL or (self.kind is Kind.KILL and self.target is Target.QEMU)
+
     def __str__(self) -> str:
         lasts = f" for {self.lasts_ms}" if self.lasts_ms else ""
         return f"{self.kind} {self.target}@{self.side} {self.phase}+{self.offset_ms:g}{lasts}"

@@ -22,6 +22,7 @@ from bascule.lab.faults.case import Case, Side
 from bascule.lab.faults.evidence import Evidence
 from bascule.lab.faults.follow import MoveFollower
 from bascule.lab.faults.injection import Injection
+from bascule.lab.faults.inside import fetch_json
 from bascule.lab.faults.leftovers import Tidiness, limits
 from bascule.lab.faults.network_watch import NetworkWatch
 from bascule.lab.faults.qemu_watch import QemuWatch, WatchedQemu
@@ -38,7 +39,7 @@ from bascule.migration.model import Mode
 HOSTS = ("h1", "h2")
 LINK_BIT_S = 2_500_000_000
 DISK_BYTES = 8 << 20
-_PROMISE = ["--max-blackout", "500ms"]  # a busy machine must not refuse a move
+_PROMISE_MS = 500  # a busy machine must not refuse a move
 _COMMAND_WITHIN_S = 150.0
 _AFTER_COMMAND_S = 20.0
 _GUEST_WITHIN_S = 30.0
@@ -134,7 +135,7 @@ class Ground:
 
     def _command(self, case: Case, seen: Evidence) -> None:
         """Type the move on the source, and wait for what the command says."""
-        how = ["--quick"] if case.mode is Mode.QUICK else _PROMISE
+        how = ["--quick"] if case.mode is Mode.QUICK else ["--max-blackout", f"{_PROMISE_MS}ms"]
         command = ["bascule", "migrate", self.guest.name, seen.hosts[Side.DESTINATION], *how]
         child = self.lab.popen(
             seen.hosts[Side.SOURCE],
@@ -158,11 +159,14 @@ class Ground:
     def _next_move(self) -> str:
         """Move the guest without any fault; say what went wrong."""
         source, destination = self.where, next(host for host in HOSTS if host != self.where)
-        done = self.lab.run(
-            source, ["bascule", "migrate", self.guest.name, destination, *_PROMISE], timeout_s=_COMMAND_WITHIN_S
-        )
-        if done.returncode != 0:
-            return f"status {done.returncode}: {done.stdout[-500:]}{done.stderr[-500:]}"
+        wish = {"vm": self.guest.name, "destination": destination, "mode": "live", "max_blackout_ms": _PROMISE_MS}
+        try:
+            move_id = self.lab.request(source, "POST", "/v1/moves", wish)["id"]
+            ended = self._ended(source, move_id)
+        except Failed as error:
+            return str(error)
+        if ended["outcome"] != "completed":
+            return f"{ended['outcome']}: {ended['reason']}"
         self.where = destination
         try:
             self._answer()
@@ -171,6 +175,17 @@ class Ground:
         if left := self.tidiness.leftovers({destination}):
             return f"it left behind: {'; '.join(left)}"
         return ""
+
+    def _ended(self, host: str, move_id: str) -> Mapping[str, Any]:
+        """Wait for the end of a move that nothing disturbs. Raises `Failed`."""
+        give_up_s = time.monotonic() + _COMMAND_WITHIN_S
+        while True:
+            move: dict[str, Any] = self.lab.request(host, "GET", f"/v1/moves/{move_id}")
+            if move["phase"] == "ended" and move["outcome"] is not None:
+                return move
+            if time.monotonic() > give_up_s:
+                raise Failed(f"it is still {move['phase']} after {_COMMAND_WITHIN_S:g} s")
+            time.sleep(0.05)
 
     def _start_again(self, seen: Evidence) -> str:
         """Start a VM whose only copy was killed, where it belongs; then nothing of the move may be open any more."""
@@ -189,15 +204,18 @@ class Ground:
         return ""
 
     def _answer(self) -> Mapping[str, Any]:
-        """Wait for the guest's answer. Raises `Failed`."""
+        """Wait for the guest's answer to the lab's client. Raises `Failed`."""
+        client = namespace(self.lab.name, "client")
         give_up_s = time.monotonic() + _GUEST_WITHIN_S
         while True:
             try:
-                return self.guest.status(self.lab)
-            except (Failed, subprocess.TimeoutExpired) as error:
+                status: dict[str, Any] = fetch_json(client, self.guest.address, "/status")
+            except Failed as error:
                 if time.monotonic() > give_up_s:
                     raise Failed(f"the guest does not answer: {error}") from error
                 time.sleep(0.1)
+            else:
+                return status
 
     def _healthy(self) -> Mapping[str, Any]:
         """As `_answer`, once the guest has looked at all of its memory."""

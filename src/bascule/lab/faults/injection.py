@@ -93,7 +93,7 @@ class Injection:
             return
         self.hits.append(hit)
         self.note(f"{fault}: {hit.what} in phase {hit.phase}")
-        if fault.kind is not Kind.CANCEL:
+        if not fault.is_final:
             time.sleep(fault.lasts_ms / 1000)
             self._undo(fault, host, hit)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
 import select
 import socket
 import threading
@@ -11,11 +9,10 @@ import time
 from dataclasses import dataclass, field
 from typing import Self
 
+from bascule.lab.faults.inside import enter
 from bascule.lab.guest.sequence_network import PORT
 from bascule.lab.guest.sequence_record import Record, unpack
-from bascule.lab.namespaces import DIRECTORY
 
-_CLONE_NEWNET = 0x40000000
 _REMEMBERED = 20_000
 
 
@@ -99,14 +96,7 @@ class NetworkWatch:
                     self._take(sock.recv(2048))
 
     def _open(self) -> socket.socket:
-        """Enter the namespace with this thread alone: a socket stays in the one that it was made in."""
-        libc = ctypes.CDLL(None, use_errno=True)
-        descriptor = os.open(DIRECTORY / self._namespace, os.O_RDONLY)
-        try:
-            if libc.setns(descriptor, _CLONE_NEWNET) != 0:
-                raise OSError(ctypes.get_errno(), f"cannot enter {self._namespace}")
-        finally:
-            os.close(descriptor)
+        enter(self._namespace)
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         sock.bind(("", PORT))
         return sock

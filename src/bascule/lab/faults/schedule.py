@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 
 from bascule.lab.faults.case import PHASES_OF, RECOVERY, Case, Fault, Kind, Side, Target
 from bascule.migration.model import Mode
@@ -69,7 +70,7 @@ def systematic(seed: int, *, longest_ms: int | None = None) -> Iterator[Case]:
     ]
     rng.shuffle(singles)
     for number, (mode, kind, target, side, phase) in enumerate(singles):
-        fault = Fault(kind, target, side, phase, _offset_ms(rng, phase), _lasts_ms(rng, kind, longest_ms))
+        fault = _lasting(rng, Fault(kind, target, side, phase, _offset_ms(rng, phase)), longest_ms)
         yield Case(mode, (fault,), f"seed {seed} single {number}")
 
 
@@ -125,12 +126,12 @@ def _fault(rng: random.Random, mode: Mode, longest_ms: int | None, phase: str | 
     kind = rng.choices(tuple(_TARGETS), (5, 4, 1, 2))[0]
     target, side = rng.choice(_TARGETS[kind]), rng.choice(tuple(Side))
     phase = phase or _phase(rng, mode)
-    return Fault(kind, target, side, phase, _offset_ms(rng, phase), _lasts_ms(rng, kind, longest_ms))
+    return _lasting(rng, Fault(kind, target, side, phase, _offset_ms(rng, phase)), longest_ms)
 
 
 def _agent_killed(rng: random.Random, phase: str, longest_ms: int | None) -> Fault:
-    side = rng.choice(tuple(Side))
-    return Fault(Kind.KILL, Target.AGENT, side, phase, _offset_ms(rng, phase), _lasts_ms(rng, Kind.KILL, longest_ms))
+    fault = Fault(Kind.KILL, Target.AGENT, rng.choice(tuple(Side)), phase, _offset_ms(rng, phase))
+    return _lasting(rng, fault, longest_ms)
 
 
 def _phase(rng: random.Random, mode: Mode) -> str:
@@ -144,6 +145,6 @@ def _offset_ms(rng: random.Random, phase: str) -> float:
     return round(rng.uniform(0, SPANS_MS[phase]), 1)
 
 
-def _lasts_ms(rng: random.Random, kind: Kind, longest_ms: int | None) -> int:
-    choices = [lasts for lasts in _LASTS_MS[kind] if longest_ms is None or lasts <= longest_ms]
-    return rng.choice(choices)
+def _lasting(rng: random.Random, fault: Fault, longest_ms: int | None) -> Fault:
+    lasts_ms = rng.choice([ms for ms in _LASTS_MS[fault.kind] if longest_ms is None or ms <= longest_ms])
+    return fault if fault.is_final else replace(fault, lasts_ms=lasts_ms)
