@@ -98,9 +98,10 @@ def _ended_vm(host: Host, record: VmRecord) -> RunningVm:
 async def _go_on_released(host: Host, record: MoveRecord, vm: VmRecord | None) -> None:
     """The VM is another host's by now; what is left to do is to say so, as soon as it is known."""
     move = record.move
-    state, commands = released(move, vm.ownership if vm is not None else None, 0.0)
+    ago_s = _ago_s(record)
+    state, commands = released(move, vm.ownership if vm is not None else None, ago_s)
     if vm is not None and not isinstance(state, source.Ended):
-        _go_on(host, record, _ended_vm(host, vm), (state, commands), _ago_s(record))
+        _go_on(host, record, _ended_vm(host, vm), (state, commands), ago_s)
         return
     if vm is not None:
         await sweep_saved_state(host, move, from_dict(vm.definition))
