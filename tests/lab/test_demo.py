@@ -6,7 +6,8 @@ import json
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -17,21 +18,29 @@ from bascule.lab.removal import known_labs
 pytestmark = pytest.mark.lab
 
 
-def demo(folder: Path, *options: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+@contextmanager
+def demo(folder: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """A running demo; a test that fails midway ends it as a user would, so that its lab goes too."""
+    with subprocess.Popen(
         [sys.executable, "-P", "-m", "bascule.lab.demo", *options],
         cwd=folder,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-    )
+    ) as process:
+        try:
+            yield process
+        except BaseException:
+            process.terminate()
+            process.communicate()
+            raise
 
 
 def test_the_demo(tmp_path: Path) -> None:
     before = set(known_labs())
-    process = demo(tmp_path, "--json", "all.json", "--html", "all.html", "--memory", "512")
-    said, _ = process.communicate(timeout=300)
+    with demo(tmp_path, "--json", "all.json", "--html", "all.html", "--memory", "512") as process:
+        said, _ = process.communicate(timeout=300)
     assert process.returncode == 0, said
     reports = json.loads((tmp_path / "all.json").read_text())
     assert [(r["source"], r["destination"], r["mode"], r["outcome"]) for r in reports] == [
@@ -55,24 +64,21 @@ def test_the_demo(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_demo_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
     before = set(known_labs())
-    process = demo(tmp_path, "--memory", "256")
-    assert process.stdout is not None
-    said = ""
-    while "migrate guest" not in said:
-        line = process.stdout.readline()
-        assert line, said
-        said += line
-    deadline = time.monotonic() + 60
-    process.send_signal(number)
-    while process.poll() is None and time.monotonic() < deadline:
-        process.stdout.readline()
-    assert process.wait(timeout=60) != 0
-    process.stdout.close()
+    with demo(tmp_path, "--memory", "256") as process:
+        assert process.stdout is not None
+        said = ""
+        while "migrate guest" not in said:
+            line = process.stdout.readline()
+            assert line, said
+            said += line
+        process.send_signal(number)
+        process.communicate(timeout=60)
+    assert process.returncode != 0
     assert set(known_labs()) <= before
 
 
 def test_a_folder_that_is_not_there_is_told_at_once(tmp_path: Path) -> None:
-    process = demo(tmp_path, "--json", "nowhere/all.json")
-    said, _ = process.communicate(timeout=60)
+    with demo(tmp_path, "--json", "nowhere/all.json") as process:
+        said, _ = process.communicate(timeout=60)
     assert process.returncode == 2
     assert "there is no folder" in said

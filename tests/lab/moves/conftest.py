@@ -8,7 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ class Place:
 
     lab: Lab
     guest: GuestVm
+    _started: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def bascule(self, host: str, *words: str, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
         """Type a command on a host."""
@@ -34,7 +35,7 @@ class Place:
     def start(self, host: str, *words: str, heard: bool = True) -> subprocess.Popen[bytes]:
         """Type a command on a host and go on; `heard`: what it says is wanted later."""
         where = subprocess.PIPE if heard else subprocess.DEVNULL
-        return self.lab.popen(
+        command = self.lab.popen(
             host,
             ["bascule", *words],
             stdin=subprocess.DEVNULL,
@@ -42,6 +43,17 @@ class Place:
             stderr=where,
             start_new_session=True,
         )
+        self._started.append(command)
+        return command
+
+    def close(self) -> None:
+        """End the commands that a test left when it failed, and close their pipes.
+
+        Collected as garbage later, an open pipe would make another test fail.
+        """
+        for command in self._started:
+            with command:
+                command.kill()
 
     def move(self, source: str, destination: str, *how: str) -> dict[str, Any]:
         """Move the guest, which has to succeed, and return the report."""
@@ -130,11 +142,15 @@ class Place:
 def place(lab: Callable[..., Lab]) -> Iterator[Callable[..., Place]]:
     """Build a lab with a guest on h1: `place(dirty_mib=64, rate_mb_s=50, hosts=2, ...)`."""
 
+    built: list[Place] = []
+
     def build(*, memory_mib: int = 256, dirty_mib: int = 0, rate_mb_s: float = 0, hosts: int = 2, **up: Any) -> Place:
         guest = GuestVm(memory_mib=memory_mib, dirty_mib=dirty_mib, rate_mb_s=rate_mb_s)
         guest.build_image()
-        built = Place(lab(hosts=hosts, **up), guest)
-        guest.start(built.lab, "h1")
-        return built
+        built.append(Place(lab(hosts=hosts, **up), guest))
+        guest.start(built[-1].lab, "h1")
+        return built[-1]
 
-    return build
+    yield build
+    for each in built:
+        each.close()

@@ -194,9 +194,8 @@ class Cli:
         for process, watchdog in self._spawned:
             watchdog.cancel()
             watchdog.join()
-            if process.poll() is None:
+            with process:  # closes its pipes: as garbage, they would make another test fail
                 process.kill()
-                process.wait()
 
 
 @pytest.fixture

@@ -79,7 +79,7 @@ def _peculiar(samples: Samples, start_ns: int, end_ns: int) -> Iterator[str]:
             f"{resets} times the port was refused (RST): nothing listens there, but the machine answered, and that"
             " counts as an answer."
         )
-    others = {str(event.facts["mac"]) for event in samples.events_in("other-mac", start_ns, end_ns)}
+    others = {str(event.facts["mac"]) for event in samples.events_in("other-mac", 0, end_ns)}  # asked at the beginning
     if others:
         yield f"The address was also claimed by another MAC: {', '.join(sorted(others))}."
     if samples.stream.kind == "arp":

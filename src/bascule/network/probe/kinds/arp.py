@@ -1,13 +1,13 @@
 """ARP: who has this address? Asked of one IPv4 neighbour, answered by its kernel, below every firewall.
 
-The first question goes to all (broadcast); once it is answered, the others go to the neighbour's own MAC, as a client's
-frames would, and disturb nobody else.
+The first few questions go to all (broadcast): so it is found who has the address, and whether two machines claim it.
+The others go to the MAC that answered first, as a client's frames would, and disturb nobody else.
 
 ARP's answers do not say which question they answer. So there is one question at a time, and the next waits for the
 answer. One that has none after a while is given up and the next is asked; an answer that comes then belongs to the
 newest question that has none. That is right for the counts and for the silences; where several were open at once, the
-round trips of those few may be swapped among them. A second answer to one question counts as duplicated; when it comes
-from another MAC, another machine has the same address. Reordering cannot be seen.
+round trips of those few may be swapped among them. A second answer to one question counts as duplicated; one from
+another MAC than the first is told apart, and counts as no answer. Reordering cannot be seen.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import socket
 import struct
 import time
+from collections.abc import Sequence
 
 from bascule.errors import Refused
 from bascule.network.probe.arrival import ANCILLARY_BYTES, ArrivalClock
@@ -35,6 +36,7 @@ _FIRST_EVERY_S = 0.2
 _GIVE_UP_NS = 20_000_000  # at least: an outage in which questions are lost may look longer by as much
 _GIVE_UP_AFTER_TRIPS = 4
 _SAMPLE_QUESTIONS = 3
+_OTHERS_WITHIN_S = 0.1  # of the last question to all: so long another claimant may take
 _OPEN_FOR_NS = 1_000_000_000  # the answer time-out
 
 
@@ -90,6 +92,7 @@ class ArpRequests(Stream):
                     "look at the address, and whether the VM runs; a probe can only begin while it does",
                 )
             longest_ns = max(longest_ns, trip_ns)
+        self._hear_others(ending)
         self._give_up_ns = max(_GIVE_UP_NS, _GIVE_UP_AFTER_TRIPS * longest_ns)
         return True
 
@@ -98,17 +101,25 @@ class ArpRequests(Stream):
         while (left := deadline - time.monotonic()) > 0 and not ending.is_here:
             asked_ns = time.monotonic_ns()
             try:
-                self._send()
+                self._send(_BROADCAST)
             except OSError as error:
                 raise Refused(
                     f"{self._attempt}: {self._way.interface}: {error.strerror}", "is the link up? see: ip link"
                 ) from error
             ending.wait([self._socket], [], min(left, _FIRST_EVERY_S))
-            answers = self._read()
-            if answers:
-                self._mac = answers[0][1]
-                return answers[0][0] - asked_ns
+            if answers := self._read():
+                if self._mac == _BROADCAST:
+                    self._mac = answers[0][1]
+                self._note_others(answers)
+                return max(0, answers[0][0] - asked_ns)
         return None
+
+    def _hear_others(self, ending: Ending) -> None:
+        """Take in what else answers the questions to all, so that none is taken for an answer to a later one."""
+        deadline = time.monotonic() + _OTHERS_WITHIN_S
+        while (left := deadline - time.monotonic()) > 0 and not ending.is_here:
+            ending.wait([self._socket], [], left)
+            self._note_others(self._read())
 
     def hindrance(self, now_ns: int) -> PauseCause | None:
         """One question at a time: the last one was asked a moment ago and has no answer yet."""
@@ -123,15 +134,13 @@ class ArpRequests(Stream):
         self._unanswered = [one for one in self._unanswered if at_ns - one[1] < _OPEN_FOR_NS]
         self._unanswered.append((sequence, at_ns))
         try:
-            self._send()
+            self._send(self._mac)
         except OSError as error:
             self.log.refused(at_ns, sequence, error.errno or 0)
 
     def receive(self) -> None:
         """Take in all answers that wait."""
-        for at_ns, mac in self._read():
-            if mac != self._mac:
-                self.log.count(at_ns, "other-mac", mac=mac.hex(":"))
+        for at_ns in self._note_others(self._read()):
             if self._unanswered:
                 self.log.answered(self._unanswered.pop()[0], at_ns)
             elif self.log.next_sequence:
@@ -141,8 +150,15 @@ class ArpRequests(Stream):
         """Close the socket."""
         self._socket.close()
 
-    def _send(self) -> None:
-        self._socket.sendto(self._question, (self._way.interface, _ETHERTYPE, 0, 0, self._mac))
+    def _send(self, mac: bytes) -> None:
+        self._socket.sendto(self._question, (self._way.interface, _ETHERTYPE, 0, 0, mac))
+
+    def _note_others(self, answers: Sequence[tuple[int, bytes]]) -> list[int]:
+        """Log the answers from other machines, and return when the neighbour's own came."""
+        for at_ns, mac in answers:
+            if mac != self._mac:
+                self.log.count(at_ns, "other-mac", mac=mac.hex(":"))
+        return [at_ns for at_ns, mac in answers if mac == self._mac]
 
     def _read(self) -> list[tuple[int, bytes]]:
         """Return when each waiting answer came, and from which MAC. A link's error is left to the next question."""
