@@ -173,8 +173,7 @@ def _news(samples: Samples, told: int) -> Iterator[str]:
 
 
 def _say_summary(result: Outage, started_at: datetime) -> None:
-    from bascule.cli.probe_picture import short_time  # noqa: PLC0415 - not needed for --help
-    from bascule.report.words import frequency, milliseconds, seconds  # noqa: PLC0415
+    from bascule.report.words import frequency, milliseconds, seconds, short_time  # noqa: PLC0415 - not for --help
 
     share = f" ({100 * result.lost / result.sent:.3g} %)" if result.lost else ""
     say(f"{result.probe} to {result.target} at {frequency(result.probe_hz)}")

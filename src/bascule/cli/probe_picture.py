@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from bascule.cli.braille import DOTS_WIDE, bars, level
 from bascule.network.probe.columns import Column
 from bascule.report.scale import Logarithmic, log_bounds
-from bascule.report.words import GLUE, milliseconds
+from bascule.report.words import short_time
 
 LABEL_COLUMNS = 11
 LEAST_MS = 0.001
@@ -35,11 +35,6 @@ class Mark:
 
     start_s: float
     end_s: float
-
-
-def short_time(ms: float | None) -> str:
-    """Write a round trip: 8 µs, 0.3 ms, 14.2 ms."""
-    return f"{1000 * ms:.0f}{GLUE}µs" if ms is not None and 0 < ms < 0.0995 else milliseconds(ms)
 
 
 def dots_in(width: int) -> int:

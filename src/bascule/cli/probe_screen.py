@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bascule.cli.output import CONTROLS, say
-from bascule.cli.probe_picture import Line, Mark, dots_in, picture, short_time
+from bascule.cli.probe_picture import Line, Mark, dots_in, picture
 from bascule.network.probe.columns import Columns, columns_of
 from bascule.network.probe.samples import Samples, StreamInfo
 from bascule.network.probe.totals import Totals
-from bascule.report.words import counted, frequency, milliseconds, seconds
+from bascule.report.words import counted, frequency, milliseconds, seconds, short_time
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -182,10 +182,10 @@ def one_line(totals: Totals) -> str:
 
 
 def live_lines(watch: Watch, *, width: int, height: int, marks: Sequence[Mark] | None = None) -> list[Line]:
-    """The picture with its figures; one line where there is no room for them."""
+    """The picture with its figures; only those that matter most where there is no room for them."""
     totals, width = watch.totals, min(width, WIDEST)
     if width < NARROWEST or height <= PICTURE_LINES:
-        return [[(one_line(totals), "")]]
+        return _few_figures(totals)[: max(1, height - 1)]
     shown_s = STRETCH_S * dots_in(width)
     head = f"{watch.info.name} to {watch.info.target} at {frequency(watch.info.hz)} for {seconds(totals.duration_s)}"
     drawn = picture(
@@ -197,6 +197,21 @@ def live_lines(watch: Watch, *, width: int, height: int, marks: Sequence[Mark] |
         ends=(f"{seconds(shown_s)} ago", "now"),
     )
     return [[(head, "bold")], *drawn, *_figures(totals)]
+
+
+def _few_figures(totals: Totals) -> list[Line]:
+    """What fits into a corner, the weightiest first."""
+    lines: list[Line] = [
+        [(f"lost {totals.lost:,}", "bold red" if totals.lost else ""), (f" of {totals.sent:,}", "")],
+        [(f"longest silence {milliseconds(totals.longest_silence_ms)}", "")],
+        [(f"duplicated {totals.duplicated:,}, reordered {totals.reordered:,}", "")],
+        [(f"round trip now {short_time(totals.rtt_median_ms)}", "")],
+    ]
+    if totals.silent_ms > SILENT_WORTH_TELLING_MS:
+        lines[3] = [(f"SILENT for {milliseconds(totals.silent_ms)}", "bold red")]
+    if totals.own_gaps:
+        lines.append([(f"own gaps {milliseconds(totals.own_gap_total_ms)}", "yellow")])
+    return lines
 
 
 def _figures(totals: Totals) -> list[Line]:

@@ -31,8 +31,9 @@ from __future__ import annotations
 import math
 import statistics
 import time
+from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -106,7 +107,6 @@ def outage_between(
     trips = [(at - sent) / NS_PER_MS if at else None for sent, at in zip(sent_ns, first_ns, strict=True)]
     answered = sorted(trip for trip in trips if trip is not None)
     silence = longest_silence(samples, start_ns, end_ns, timeout_ns)
-    pairs = [(sent - origin_ns, trip) for sent, trip in zip(sent_ns, trips, strict=True)]
     gaps = samples.own_gaps(start_ns, end_ns)
     longest_gap = max(gaps, key=lambda gap: gap[1] - gap[0], default=None)
     return Outage(
@@ -123,7 +123,7 @@ def outage_between(
         rtt_p99_ms=_percentile(answered, 0.99),
         rtt_p999_ms=_percentile(answered, 0.999),
         rtt_max_ms=round(answered[-1], 4) if answered else None,
-        samples=_thinned(pairs, max_samples),
+        samples=_thinned(sent_ns, trips, origin_ns, max_samples),
         silence_start_s=round((silence[0] - origin_ns) / NS_PER_S, 6) if silence else None,
         duration_s=round((end_ns - start_ns) / NS_PER_S, 6),
         own_gaps=len(gaps),
@@ -189,10 +189,10 @@ def _was_outstanding(samples: Samples, begin_ns: int, end_ns: int, timeout_ns: i
     return any(sequence not in answered for sequence in range(oldest, after))
 
 
-def match_answers(samples: Samples, asked: range, until_ns: int) -> tuple[list[int], int, int]:
+def match_answers(samples: Samples, asked: range, until_ns: int) -> tuple[array[int], int, int]:
     """Give the arrival of each asked probe's first answer (0: none), and count duplicated and reordered answers."""
     can_reorder = samples.stream.kind in NUMBERED
-    first_ns = [0] * len(asked)
+    first_ns = array("q", bytes(8 * len(asked)))
     duplicated = reordered = 0
     if not asked:
         return first_ns, 0, 0
@@ -213,16 +213,21 @@ def match_answers(samples: Samples, asked: range, until_ns: int) -> tuple[list[i
     return first_ns, duplicated, reordered
 
 
-def _thinned(pairs: Sequence[tuple[int, float | None]], max_samples: int) -> tuple[tuple[float, float | None], ...]:
-    """Turn (ns, ms) pairs into (s, ms) pairs, at most `max_samples` (but at least three) of them."""
-    kept = pairs
-    if len(pairs) > max_samples:
+def _thinned(
+    sent_ns: Sequence[int], trips: Sequence[float | None], origin_ns: int, max_samples: int
+) -> tuple[tuple[float, float | None], ...]:
+    """Give (when sent in s from the origin, round trip in ms), at most `max_samples` (but at least three) of them."""
+    kept: Iterable[int] = range(len(trips))
+    if len(trips) > max_samples:
         stretches = max(1, max_samples // 3)
         chosen: set[int] = set()
         for stretch in range(stretches):
-            here = range(stretch * len(pairs) // stretches, (stretch + 1) * len(pairs) // stretches)
-            trips = [(trip, index) for index in here if (trip := pairs[index][1]) is not None]
-            chosen |= {min(trips)[1], max(trips)[1]} if trips else set()
-            chosen |= set([index for index in here if pairs[index][1] is None][:1])
-        kept = [pairs[index] for index in sorted(chosen)]
-    return tuple((round(at / NS_PER_S, 6), trip if trip is None else round(trip, 4)) for at, trip in kept)
+            here = range(stretch * len(trips) // stretches, (stretch + 1) * len(trips) // stretches)
+            answered = [(trip, index) for index in here if (trip := trips[index]) is not None]
+            chosen |= {min(answered)[1], max(answered)[1]} if answered else set()
+            chosen |= set([index for index in here if trips[index] is None][:1])
+        kept = sorted(chosen)
+    return tuple(
+        (round((sent_ns[index] - origin_ns) / NS_PER_S, 6), None if (trip := trips[index]) is None else round(trip, 4))
+        for index in kept
+    )

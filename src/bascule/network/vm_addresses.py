@@ -8,6 +8,7 @@ one ping goes to all nodes on its bridge (ff02::1), which most systems answer fr
 
 from __future__ import annotations
 
+import math
 import select
 import socket
 import time
@@ -26,6 +27,7 @@ _ETH_P_ALL = 3
 _ECHO_REQUEST = 128
 _NEIGHBOUR_SOLICITATION = 135
 _READ_BYTES = 128
+_BETTER_WITHIN_S = 1.0
 
 Address = IPv4Address | IPv6Address
 
@@ -58,17 +60,25 @@ def neighbours_with(macs: Sequence[str]) -> dict[Address, str]:
 def listen(nics: Sequence[tuple[str, str, str]], for_s: float) -> Heard:
     """Watch the VM's frames pass its taps, (tap, MAC, bridge) each, until an address is certain, or for so long.
 
+    A link-local address alone is good for clients on the VM's own bridge only: where nothing better has been heard a
+    while after it, it has to do.
+
     Raises PermissionError without root. A tap that is not there is passed over.
     """
     heard = Heard()
-    deadline = time.monotonic() + for_s
+    deadline, settled = time.monotonic() + for_s, math.inf
     with ExitStack() as opened:
         taps = [opened.enter_context(sock) for tap, mac, _ in nics if (sock := _open(tap, mac))]
         for bridge in {bridge for _, _, bridge in nics}:
             _ping_all(bridge)
-        while taps and not heard.own and (left := deadline - time.monotonic()) > 0:
+        while taps and (left := min(deadline, settled) - time.monotonic()) > 0:
             for sock in select.select(taps, [], [], left)[0]:
-                take(sock.recv(_READ_BYTES), heard)
+                with suppress(OSError):  # the tap went away
+                    take(sock.recv(_READ_BYTES), heard)
+            if any(not address.is_link_local for address in heard.own):
+                break
+            if heard.own and settled == math.inf:
+                settled = time.monotonic() + _BETTER_WITHIN_S
     return heard
 
 

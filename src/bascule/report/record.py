@@ -105,7 +105,10 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """What a client saw. A sample is (when it was sent, its round trip in ms or None when it was lost)."""
+    """What a client saw. A sample is (when it was sent, its round trip in ms or None when it was lost).
+
+    `others` are what further clients saw of the same move, without their samples.
+    """
 
     probe: str
     target: str
@@ -116,11 +119,14 @@ class Outage:
     reordered: int
     longest_silence_ms: float | None
     rtt_median_ms: float | None
+    rtt_p90_ms: float | None
     rtt_p99_ms: float | None
+    rtt_p999_ms: float | None
     rtt_max_ms: float | None
     samples: tuple[tuple[float, float | None], ...]
     silence_start_s: float | None
     note: str
+    others: tuple[Outage, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,11 +271,14 @@ def _outage(row: Mapping[str, Any]) -> Outage:
         reordered=reading.count(row, "reordered"),
         longest_silence_ms=reading.number(row, "longest_silence_ms"),
         rtt_median_ms=reading.number(row, "rtt_median_ms"),
+        rtt_p90_ms=reading.number(row, "rtt_p90_ms"),
         rtt_p99_ms=reading.number(row, "rtt_p99_ms"),
+        rtt_p999_ms=reading.number(row, "rtt_p999_ms"),
         rtt_max_ms=reading.number(row, "rtt_max_ms"),
         samples=tuple(reading.pairs(row, "samples")),
         silence_start_s=reading.number(row, "silence_start_s"),
         note=reading.text(row, "note"),
+        others=tuple(_outage({**other, "others": ()}) for other in reading.rows(row, "others")),
     )
 
 

@@ -179,7 +179,23 @@ def client_trips(outage: Outage) -> str:
     """Sum up the client's round trips."""
     figures = (
         ("median", outage.rtt_median_ms),
+        ("90 % within", outage.rtt_p90_ms),
         ("99 % within", outage.rtt_p99_ms),
+        ("99.9 % within", outage.rtt_p999_ms),
         ("longest", outage.rtt_max_ms),
     )
-    return ", ".join(f"{name} {words.milliseconds(value)}" for name, value in figures if value is not None)
+    return ", ".join(f"{name} {words.short_time(value)}" for name, value in figures if value is not None)
+
+
+def client_silence(outage: Outage) -> str:
+    """Tell the longest silence and when it began; empty when nothing is known of one."""
+    if outage.longest_silence_ms is None:
+        return ""
+    since = f" from {outage.silence_start_s:.3f} s on" if outage.silence_start_s is not None else ""
+    return f"longest silence {words.milliseconds(outage.longest_silence_ms)}{since}"
+
+
+def other_client(outage: Outage) -> str:
+    """Sum up what a further client saw in one sentence without its full stop."""
+    parts = (client_who(outage), client_counts(outage), client_silence(outage))
+    return "; ".join(part for part in parts if part)

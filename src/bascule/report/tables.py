@@ -103,6 +103,7 @@ def facts(move: Report, level: str) -> Markup:
             ("round trips", sentences.client_trips(outage)),
             ("note", words.visible(outage.note)),
         ]
+        found += [("also", sentences.other_client(other)) for other in outage.others]
     pairs = [fragment(element("dt", name), element("dd", value)) for name, value in found if value]
     return element(
         "div", element(level, "More figures", class_="part"), element("dl", pairs, class_="facts"), class_="block"

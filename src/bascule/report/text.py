@@ -131,11 +131,11 @@ def _judgement(move: Report) -> Iterator[tuple[str, str]]:
 
 def _outage(outage: Outage) -> Iterator[tuple[str, str]]:
     yield "Client", _joined(sentences.client_who(outage), sentences.client_counts(outage))
-    since = f" from {outage.silence_start_s:.3f} s on" if outage.silence_start_s is not None else ""
-    silence = words.milliseconds(outage.longest_silence_ms) if outage.longest_silence_ms is not None else ""
     trips = sentences.client_trips(outage)
-    told = _joined(f"longest silence {silence}{since}" if silence else "", f"round trips: {trips}" if trips else "")
+    told = _joined(sentences.client_silence(outage), f"round trips: {trips}" if trips else "")
     if told:
         yield "", told
     if outage.note:
         yield "", words.visible(outage.note)
+    for other in outage.others:
+        yield "", sentences.other_client(other)

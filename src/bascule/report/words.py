@@ -29,6 +29,11 @@ def milliseconds(ms: float | None) -> str:
     return f"{_short(ms, 1 if abs(ms) >= 0.95 else 2)}{GLUE}ms"
 
 
+def short_time(ms: float | None) -> str:
+    """Write a round trip, which may be very short: 8 µs, 0.3 ms, 14.2 ms."""
+    return f"{1000 * ms:.0f}{GLUE}µs" if ms is not None and 0 < ms < 0.0995 else milliseconds(ms)
+
+
 def seconds(s: float | None, decimals: int = 1) -> str:
     """Write a time that is usually long: 420 ms, 2.3 s, 1 min 12 s, 2 h 5 min."""
     if s is None:

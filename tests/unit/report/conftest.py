@@ -229,11 +229,14 @@ def outage(
         "reordered": 0,
         "longest_silence_ms": silence_ms,
         "rtt_median_ms": trips[len(trips) // 2],
+        "rtt_p90_ms": trips[len(trips) * 90 // 100],
         "rtt_p99_ms": trips[len(trips) * 99 // 100],
+        "rtt_p999_ms": trips[len(trips) * 999 // 1000],
         "rtt_max_ms": trips[-1],
         "samples": samples,
         "silence_start_s": stop_s,
         "note": note,
+        "others": [],
     }
 
 

@@ -91,9 +91,11 @@ class NumberedEcho(Stream):
                     "start an echo service there, or name its port; ICMP echo needs none",
                 ) from error
             except OSError as error:
-                raise Refused(
-                    f"{attempt}: {error.strerror}", "look at the address and the routes (ip route)"
-                ) from error
+                if error.errno not in _FROM_THE_NETWORK:
+                    raise Refused(
+                        f"{attempt}: {error.strerror}", "look at the address and the routes (ip route)"
+                    ) from error
+                ending.wait([], [], min(left, _GREETING_EVERY_S))  # nobody has that address now, for instance
         return False
 
     def hindrance(self, now_ns: int) -> PauseCause | None:  # noqa: ARG002 - there is no state that could hinder
