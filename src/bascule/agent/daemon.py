@@ -27,6 +27,7 @@ from bascule.agent.moves import Moves
 from bascule.agent.operator_api import make_operator_api
 from bascule.agent.peer_api import make_peer_api
 from bascule.agent.preflight import Preflight
+from bascule.agent.probes import Probes
 from bascule.agent.reconcile import reconcile
 from bascule.agent.server import Server, make_server, tcp_socket, unix_socket
 
@@ -54,6 +55,7 @@ async def _serve(config: AgentConfig, insecure_listen: str | None) -> None:
         host.preflight = Preflight(host)
         host.moves = Moves(host)
         host.claims = Claims(host)
+        host.probes = Probes(config.cache_directory)
         await host.machines.adopt_all()
         known = {vm.machine.record.directory for vm in host.machines.all()}
         known |= await reconcile(host)
@@ -83,6 +85,8 @@ async def _serve(config: AgentConfig, insecure_listen: str | None) -> None:
             for server, _ in servers:
                 server.should_exit = True
     finally:
+        if hasattr(host, "probes"):
+            await host.probes.close()
         if hasattr(host, "claims"):
             await host.claims.close()
             await host.moves.close()

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from bascule.agent.machines import Machines
     from bascule.agent.moves import Moves
     from bascule.agent.preflight import Preflight
+    from bascule.agent.probes import Probes
 
 Accel = Literal["auto", "kvm", "tcg"]
 
@@ -35,6 +36,7 @@ class Host:
     machines: Machines
     preflight: Preflight
     moves: Moves
+    probes: Probes
 
     def __init__(self, config: AgentConfig) -> None:
         self.config = config

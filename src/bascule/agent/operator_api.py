@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, Field
 
 from bascule import __version__
-from bascule.agent import http_errors, recover, status
+from bascule.agent import http_errors, recover, status, watching
 from bascule.agent.catalogue import Catalogue
 from bascule.agent.host import Host
 from bascule.agent.http_errors import NotFound
@@ -181,6 +181,8 @@ def _add_moves(app: FastAPI, host: Host, catalogue: Catalogue) -> None:
     async def outage(move_id: str, outage: dict[str, Any]) -> dict[str, Any]:
         """Put what a probe saw into a move's report."""
         return await catalogue.set_outage(move_id, outage)
+
+    watching.install_operator(app, host)
 
     @app.post("/v1/moves/{move_id}/cancel")
     async def cancel(move_id: str) -> dict[str, Any]:

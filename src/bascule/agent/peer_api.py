@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 
 from bascule import __version__
-from bascule.agent import http_errors
+from bascule.agent import http_errors, watching
 from bascule.agent.clock import wall_us
 from bascule.agent.host import Host
 from bascule.agent.late_answers import offer_standing
@@ -72,6 +72,8 @@ def make_peer_api(host: Host) -> FastAPI:
     """Build the API for the other agents."""
     app = FastAPI(title="Bascule, between agents", version=__version__)
     http_errors.install(app)
+
+    watching.install_peer(app, host)
 
     @app.get("/v1/peer/clock")
     async def clock() -> dict[str, int]:

@@ -49,6 +49,11 @@ def complete_hosts(ctx: click.Context, _param: click.Parameter, incomplete: str)
     return _matching(hosts, incomplete)
 
 
+def complete_all_hosts(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the name of a host, this one included."""
+    return _matching(((host["name"], host["address"] or "this host") for host in _ask(ctx, "hosts")), incomplete)
+
+
 def complete_moves(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Complete the id of a move."""
     return _matching(_moves(ctx), incomplete)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bascule.cli.client import AgentClient, url
-from bascule.cli.completion import complete_hosts, complete_vms
+from bascule.cli.completion import complete_all_hosts, complete_hosts, complete_vms
 from bascule.cli.follow import Follower, exit_status
 from bascule.cli.options import DURATION, agent_socket, json_option, socket_option
 from bascule.cli.output import say, say_error, say_json, seconds_text
-from bascule.cli.progress import screen_for
+from bascule.cli.progress import Screen, screen_for
 from bascule.cli.reports import show_report, write_html
 from bascule.errors import BasculeError, Failed, Finding, Refused
 
@@ -54,7 +54,7 @@ PROBE_HZ = 1000.0
     flag_value="",
     metavar="[HOW]",
     help="Watch the move as a client on this host would: by ICMP, or as in 10.77.0.50, udp:7, connect:22, arp,"
-    " http://10.77.0.50/. May be given several times; the report shows the first.",
+    " http://10.77.0.50/. May be given several times; the report draws the first and tells of all.",
 )
 @click.option(
     "--probe-hz",
@@ -62,6 +62,12 @@ PROBE_HZ = 1000.0
     default=PROBE_HZ,
     show_default=True,
     help="Times a second.",
+)
+@click.option(
+    "--probe-from",
+    metavar="HOST",
+    shell_complete=complete_all_hosts,
+    help="Let this host's agent probe, not the one here: a client elsewhere in the network.",
 )
 @json_option
 @socket_option
@@ -80,6 +86,7 @@ def migrate(
     patience: float,
     probes: tuple[str, ...],
     probe_hz: float,
+    probe_from: str | None,
     as_json: bool,
 ) -> None:
     """Move the running VM to HOST.
@@ -95,12 +102,15 @@ def migrate(
       bascule migrate web h2 --max-blackout 50ms --deadline 2m --html move.html
       bascule migrate web h2 --probe
       bascule migrate web h2 --probe 10.77.0.50 --probe connect:443 --json
+      bascule migrate web h2 --probe udp:7 --probe-from h3
       bascule migrate web h2 --quick --json > move.json
     """
     if plan and (detach or html_file):
         raise click.UsageError("--plan moves nothing: it goes with neither --detach nor --html", ctx)
     if detach and html_file:
         raise click.UsageError("--detach does not wait for the report: use bascule report --html later", ctx)
+    if probe_from is not None and not probes:
+        probes = ("",)
     if probes and (plan or detach):
         raise click.UsageError("--probe watches a move to its end: it goes with neither --plan nor --detach", ctx)
     wishes = _wishes(ctx, probes)
@@ -121,10 +131,20 @@ def migrate(
         else:
             say(f"move {started['id']} has begun; watch it with: bascule moves {started['id']} --follow")
     elif wishes:
-        ctx.exit(_watched(client, request, wishes, probe_hz, patience_s=patience, html_file=html_file, as_json=as_json))
+        ctx.exit(
+            _watched(
+                client,
+                request,
+                wishes,
+                probe_hz,
+                probe_from=probe_from,
+                patience_s=patience,
+                html_file=html_file,
+                as_json=as_json,
+            )
+        )
     else:
-        with Follower(client, screen_for(as_json=as_json), ours=True, patience_s=patience) as follower:
-            report = follower.wait(_start(client, request)["id"])
+        report = _followed(client, request, screen_for(as_json=as_json), patience)
         ctx.exit(_tell(report, html_file, as_json=as_json))
 
 
@@ -157,25 +177,34 @@ def _watched(
     wishes: Sequence[Wish],
     hz: float,
     *,
+    probe_from: str | None,
     patience_s: float,
     html_file: str | None,
     as_json: bool,
 ) -> int:
-    """Move under the eyes of a client on this host, and put what it felt into the report."""
+    """Move under the eyes of a client on this host or another, and put what it felt into the report."""
     from bascule.cli import probe_beside  # noqa: PLC0415 - only where a probe is asked for
     from bascule.cli.probe_address import address_for  # noqa: PLC0415
+    from bascule.cli.probe_elsewhere import begin_elsewhere  # noqa: PLC0415
 
-    address = address_for(client, request["vm"], wishes, as_json=as_json)
+    address = address_for(client, request["vm"], wishes, as_json=as_json, here=probe_from is None)
+    if probe_from is not None:
+        with begin_elsewhere(client, probe_from, wishes, address, hz) as elsewhere:
+            report = _followed(client, request, screen_for(as_json=as_json), patience_s)
+            probe_beside.tell(elsewhere, client, report)
+        return _tell(report, html_file, as_json=as_json)
     with probe_beside.begin(wishes, address, hz) as beside:
-        with Follower(
-            client, probe_beside.WatchedScreen(beside, as_json=as_json), ours=True, patience_s=patience_s
-        ) as follower:
-            report = follower.wait(_start(client, request)["id"])
-        seen = beside.tell(client, report)
+        report = _followed(client, request, probe_beside.WatchedScreen(beside, as_json=as_json), patience_s)
+        probe_beside.tell(beside, client, report)
     status = _tell(report, html_file, as_json=as_json)
-    if seen and not as_json:
-        probe_beside.show(seen, report)
+    if not as_json:
+        probe_beside.leave(beside.told, report)
     return status
+
+
+def _followed(client: AgentClient, request: dict[str, Any], screen: Screen, patience_s: float) -> dict[str, Any]:
+    with Follower(client, screen, ours=True, patience_s=patience_s) as follower:
+        return follower.wait(_start(client, request)["id"])
 
 
 def _tell(report: dict[str, Any], html_file: str | None, *, as_json: bool) -> int:

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from bascule.cli.client import AgentClient, url
 from bascule.cli.output import say
@@ -28,7 +28,6 @@ from bascule.network.outage import NS_PER_S, Outage, monotonic_ns_of
 from bascule.network.probe.session import ProbeSession
 from bascule.report.moments import blackout_span
 from bascule.report.record import as_report
-from bascule.report.words import milliseconds
 
 MARGIN_NS = 500_000_000  # of the client's time before and after the move that its report shows
 CONNECT_TIMEOUT_S = 5.0
@@ -52,6 +51,7 @@ class Beside:
         wish, session = probes[0]
         self.watch = Watch(session.samples(wish.kind).stream)
         self.marks: list[Mark] = []
+        self.told: list[Seen] = []
 
     def wait_before(self) -> None:
         """Wait until there is something to compare the move with."""
@@ -90,31 +90,41 @@ class Beside:
             found.append(Seen(outage, in_s))
         return found
 
-    def tell(self, client: AgentClient, report: dict[str, Any]) -> list[Seen]:
-        """Put what was seen into `report` and into the agent's record of it; what goes wrong is said, and no more.
+    def outages(self, report: dict[str, Any]) -> list[dict[str, Any]]:
+        """What each saw, as it stands in a report; `seen` keeps more of it for this terminal."""
+        self.told = self.seen(report)
+        return [one.outage.to_dict() for one in self.told]
 
-        The move has ended, and its outcome and exit status stand whatever becomes of the probe.
-        """
-        if report.get("outcome") == "refused":  # nothing happened that could be felt
-            return []
-        try:
-            seen = self.seen(report)
-            first, *others = [one.outage.to_dict() for one in seen]
-            for other in others:
-                del other["samples"]
-            report["outage"] = first | {"others": others}
-            client.change(
-                "PUT",
-                url("moves", str(report["id"]), "outage"),
-                report["outage"],
-                attempted=f"put the outage into the report of move {report['id']}",
-                look=f"see whether it is there with: bascule report {report['id']}",
-            )
-        except (BasculeError, KeyboardInterrupt) as error:
-            why = str(error) or "you did not wait for it"
-            say(f"bascule: what the client felt is not in the agent's report: {why}", to=sys.stderr)
-            return []
-        return seen
+
+class Watcher(Protocol):
+    """Whoever watches a move: `Beside` on this host, or `probe_elsewhere.Elsewhere`."""
+
+    def outages(self, report: dict[str, Any]) -> list[dict[str, Any]]:
+        """What each of its probes saw of the move that has just ended. Raises BasculeError."""
+
+
+def tell(watcher: Watcher, client: AgentClient, report: dict[str, Any]) -> None:
+    """Put what was seen into `report` and into the agent's record of it; what goes wrong is said, and no more.
+
+    The move has ended, and its outcome and exit status stand whatever becomes of the probe.
+    """
+    if report.get("outcome") == "refused":  # nothing happened that could be felt
+        return
+    try:
+        first, *others = watcher.outages(report)
+        for other in others:
+            del other["samples"]
+        report["outage"] = first | {"others": others}
+        client.change(
+            "PUT",
+            url("moves", str(report["id"]), "outage"),
+            report["outage"],
+            attempted=f"put the outage into the report of move {report['id']}",
+            look=f"see whether it is there with: bascule report {report['id']}",
+        )
+    except (BasculeError, KeyboardInterrupt) as error:
+        why = str(error) or "you did not wait for it"
+        say(f"bascule: what the client felt is not in the agent's report: {why}", to=sys.stderr)
 
 
 @contextmanager
@@ -169,12 +179,11 @@ class WatchedScreen:
         return as_text(live_lines(watch, width=width, height=height, marks=self._beside.marks))
 
 
-def show(seen: Sequence[Seen], report: dict[str, Any]) -> None:
-    """Tell what the other probes saw, and leave the first one's picture, the blackout marked."""
-    first, *others = seen
-    for other in (one.outage for one in others):
-        silence = milliseconds(other.longest_silence_ms)
-        say(f"{other.probe} to {other.target}: lost {other.lost:,} of {other.sent:,}, longest silence {silence}")
+def leave(seen: Sequence[Seen], report: dict[str, Any]) -> None:
+    """Leave the first one's picture on the terminal, the blackout marked."""
+    if not seen or not report.get("outage"):
+        return
+    first = seen[0]
     dark = blackout_span(as_report(report))
     samples = first.outage.samples or ((0.0, None),)
     leave_picture(

@@ -12,7 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tests.lab.moves.conftest import Place
+
+pytestmark = pytest.mark.lab
 
 SLOW_LINK_BIT_S = 80_000_000
 TALK = "import socket, sys; socket.create_connection((sys.argv[1], 7), 20).close()"
@@ -142,3 +145,51 @@ def test_a_client_that_sees_nothing_begins_no_move(place: Callable[..., Place]) 
         assert told in done.stderr
     assert there.newest("h1") == {}
     there.assert_only_on("h1")
+
+
+@pytest.mark.parametrize("host", ["h1", "h3"])
+def test_another_host_watches(place: Callable[..., Place], host: str) -> None:
+    """The agent there probes, and says how well the clocks are compared; asking the source's own agent is as good."""
+    there = place(hosts=3)
+    assert there.lab.run("h1", [sys.executable, "-c", TALK, there.guest.address]).returncode == 0
+    words = ["--probe", "udp:7", "--probe", "connect:7", "--probe-from", host, "--json"]
+    done = there.bascule("h1", "migrate", "guest", "h2", *words)
+    assert (done.returncode, done.stderr) == (0, "")
+    report = json.loads(done.stdout)
+    outage = report["outage"]
+    assert (outage["from_host"], outage["target"]) == (host, "10.77.0.50:7")
+    assert outage["sent"] > 0
+    assert outage["samples"][0][0] < 0 < report["total_s"] < outage["samples"][-1][0]
+    assert (f"The client was host {host}" in outage["note"]) == (host != "h1")
+    assert [one["probe"] for one in outage["others"]] == ["TCP connect"]
+    assert kept_report(there) == report
+    there.wait(lambda: not probes_of(there, host), "the end of the probes")
+
+
+def test_a_host_that_cannot_watch_begins_no_move(place: Callable[..., Place]) -> None:
+    there = place()
+    for words, told in (
+        (["--probe", "10.77.0.99", "--probe-from", "h2"], "10.77.0.99 does not answer ICMP"),
+        (["--probe-from", "h2"], "which cannot be asked so"),
+        (["--probe", "10.77.0.50", "--probe-from", "h9"], "host h9 is not known"),
+    ):
+        done = there.bascule("h1", "migrate", "guest", "h2", *words)
+        assert done.returncode == 1, done.stdout + done.stderr
+        assert told in done.stderr
+    assert there.newest("h1") == {}
+    assert not probes_of(there, "h2")
+
+
+def test_a_killed_command_leaves_no_probe_elsewhere(
+    place: Callable[..., Place],
+) -> None:
+    """Nobody renews its lease; and the move goes on without it."""
+    there = place(dirty_mib=32, rate_mb_s=5, link_bit_s=SLOW_LINK_BIT_S)
+    words = ("migrate", "guest", "h2", "--probe", "10.77.0.50", "--probe-from", "h2")
+    command = there.start("h1", *words, heard=False)
+    there.wait_phase("h1", "copying")
+    assert probes_of(there, "h2")
+    command.kill()
+    there.wait(lambda: not probes_of(there, "h2"), "the end of the lease")
+    there.wait(lambda: there.newest("h1").get("outcome") == "completed", "the move's end")
+    there.assert_only_on("h2")
