@@ -19,8 +19,6 @@ from bascule.errors import BasculeError, Failed, Finding, Refused
 if TYPE_CHECKING:
     from bascule.cli.probe_wish import Wish
 
-PROBE_HZ = 1000.0
-
 
 @click.command()
 @click.argument("vm", shell_complete=complete_vms)
@@ -59,9 +57,7 @@ PROBE_HZ = 1000.0
 @click.option(
     "--probe-hz",
     type=click.FloatRange(0, 10_000, min_open=True),
-    default=PROBE_HZ,
-    show_default=True,
-    help="Times a second.",
+    help="Times a second.  [default: 1000; for connect 100]",
 )
 @click.option(
     "--probe-from",
@@ -85,7 +81,7 @@ def migrate(
     detach: bool,
     patience: float,
     probes: tuple[str, ...],
-    probe_hz: float,
+    probe_hz: float | None,
     probe_from: str | None,
     as_json: bool,
 ) -> None:
@@ -175,7 +171,7 @@ def _watched(
     client: AgentClient,
     request: dict[str, Any],
     wishes: Sequence[Wish],
-    hz: float,
+    hz: float | None,
     *,
     probe_from: str | None,
     patience_s: float,

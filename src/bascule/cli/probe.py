@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from bascule.network.probe.samples import Samples
     from bascule.network.probe.session import ProbeSession
 
-USUAL_HZ = 1000.0
-CONNECT_HZ = 100.0
 CONNECT_TIMEOUT_S = 3.0
 PORT = click.IntRange(1, 65535)
 
@@ -91,9 +89,10 @@ def probe(
     target = _target(kind, address, port)
     if kind == "arp" and ip_version == 6:
         raise click.UsageError("--arp is for IPv4: leave -6 out, or ask by --icmp")
-    hz = hz or (CONNECT_HZ if kind == "connect" else USUAL_HZ)
+    from bascule.cli.probe_wish import usual_hz  # noqa: PLC0415 - not needed for --help
+
     with _termination_interrupts():
-        _run(kind, target, hz, duration, ip_version, as_json=as_json)
+        _run(kind, target, hz or usual_hz(kind), duration, ip_version, as_json=as_json)
 
 
 def _run(kind: str, target: str, hz: float, duration_s: float | None, ip_version: int | None, *, as_json: bool) -> None:

@@ -21,7 +21,7 @@ from bascule.cli.client import AgentClient, url
 from bascule.cli.output import say
 from bascule.cli.probe_picture import Mark
 from bascule.cli.probe_screen import Watch, as_text, leave_picture, live_lines
-from bascule.cli.probe_wish import Wish
+from bascule.cli.probe_wish import Wish, usual_hz
 from bascule.cli.progress import screen_for
 from bascule.errors import BasculeError, Refused
 from bascule.network.outage import NS_PER_S, Outage, monotonic_ns_of
@@ -128,8 +128,8 @@ def tell(watcher: Watcher, client: AgentClient, report: dict[str, Any]) -> None:
 
 
 @contextmanager
-def begin(wishes: Sequence[Wish], address: str, hz: float) -> Iterator[Beside]:
-    """Start a probe for each wish, of `address` where a wish names none.
+def begin(wishes: Sequence[Wish], address: str, hz: float | None) -> Iterator[Beside]:
+    """Start a probe for each wish, of `address` where a wish names none; `hz` None: as usual for its kind.
 
     Raises:
         Refused: one cannot be asked, or does not answer.
@@ -139,7 +139,9 @@ def begin(wishes: Sequence[Wish], address: str, hz: float) -> Iterator[Beside]:
         probes = []
         for number, wish in enumerate(wishes):
             targets: dict[str, Any] = {wish.kind: wish.target(address)}
-            session = ProbeSession.start(folder / f"{number}", hz=hz, connect_timeout_s=CONNECT_TIMEOUT_S, **targets)
+            session = ProbeSession.start(
+                folder / f"{number}", hz=hz or usual_hz(wish.kind), connect_timeout_s=CONNECT_TIMEOUT_S, **targets
+            )
             probes.append((wish, opened.enter_context(session)))
         for wish, session in probes:
             session.wait_connected()

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from bascule.cli.client import AgentClient, url
-from bascule.cli.probe_wish import Wish
+from bascule.cli.probe_wish import Wish, usual_hz
 from bascule.errors import BasculeError
 
 RENEW_EVERY_S = 4.0
@@ -29,14 +29,14 @@ class Elsewhere:
         self._ended = threading.Event()
         self._renewer = threading.Thread(target=self._renew, name="probe leases", daemon=True)
 
-    def start(self, wishes: Sequence[Wish], address: str, hz: float) -> None:
+    def start(self, wishes: Sequence[Wish], address: str, hz: float | None) -> None:
         """Start a probe for each wish. Raises Refused when one cannot be asked from there."""
         for wish in wishes:
             target = wish.target(address)
             begun = self._client.change(
                 "POST",
                 url("probes"),
-                {"host": self._host, "kind": wish.kind, "target": target, "hz": hz},
+                {"host": self._host, "kind": wish.kind, "target": target, "hz": hz or usual_hz(wish.kind)},
                 attempted=f"probe {target} from host {self._host}",
                 look="nothing was moved; a probe that was begun ends by itself",
                 timeout_s=TIMEOUT_S,
@@ -82,7 +82,7 @@ class Elsewhere:
 
 @contextmanager
 def begin_elsewhere(
-    client: AgentClient, host: str, wishes: Sequence[Wish], address: str, hz: float
+    client: AgentClient, host: str, wishes: Sequence[Wish], address: str, hz: float | None
 ) -> Iterator[Elsewhere]:
     """Have `host` probe for as long as the context lasts.
 

@@ -4,7 +4,6 @@
 --probe 10.77.0.50           ICMP echo, of that address
 --probe udp:7                UDP echo on port 7, of the VM's address
 --probe connect://web:443    by URL: any kind, whom, which port
-
 """
 
 from __future__ import annotations
@@ -16,6 +15,8 @@ from bascule.network.probe.samples import NAMES
 from bascule.network.probe.target import WITHOUT_PORT
 
 USUAL_PORT = {"udp": 7, "tcp": 7}
+USUAL_HZ = 1000.0
+CONNECT_HZ = 100.0  # each is work for the service, and a line in its log
 _KIND = re.compile(rf"({'|'.join(NAMES)})(?::(\d{{1,5}}))?")
 _URL = re.compile(rf"({'|'.join(NAMES)})://([^/]+)(/.*)?")
 _HIGHEST_PORT = 65535
@@ -40,6 +41,11 @@ class Wish:
         if self.kind == "http":
             return f"http://{host}{f':{self.port}' if self.port else ''}{self.path}"
         return f"{host}:{self.port}"
+
+
+def usual_hz(kind: str) -> float:
+    """How many times a second to ask where the user did not say."""
+    return CONNECT_HZ if kind == "connect" else USUAL_HZ
 
 
 def parse_wish(text: str) -> Wish:
