@@ -154,11 +154,11 @@ def forecast_made(report: Report) -> str:
 
 
 def client_told(report: Report) -> str:
-    """Tell what the client felt, as a sentence of its own; empty without one."""
+    """Tell what the client felt, in sentences, and what one must know to trust the figures; empty without a client."""
     if report.outage is None:
         return ""
-    told = client_loss(report.outage)
-    return f"{told[0].upper()}{told[1:]}."
+    told, note = client_loss(report.outage), words.visible(report.outage.note)
+    return f"{told[0].upper()}{told[1:]}.{f' {note}' if note else ''}"
 
 
 def client_who(outage: Outage) -> str:

@@ -101,7 +101,6 @@ def facts(move: Report, level: str) -> Markup:
             ("client", sentences.client_who(outage)),
             ("frames", sentences.client_counts(outage)),
             ("round trips", sentences.client_trips(outage)),
-            ("note", words.visible(outage.note)),
         ]
         found += [("also", sentences.other_client(other)) for other in outage.others]
     pairs = [fragment(element("dt", name), element("dd", value)) for name, value in found if value]
