@@ -17,7 +17,7 @@ from tests.lab.moves.conftest import Place
 
 pytestmark = pytest.mark.lab
 
-SLOW_LINK_BIT_S = 80_000_000
+SLOW_LINK_BIT_S = 200_000_000
 TALK = "import socket, sys; socket.create_connection((sys.argv[1], 7), 20).close()"
 OUTAGE_KEYS = {"probe_hz", "sent", "lost", "duplicated", "reordered", "longest_silence_ms"}
 
@@ -87,7 +87,7 @@ def test_ipv6_and_lines_for_people(place: Callable[..., Place]) -> None:
 
 
 def test_ctrl_c_cancels_the_move_and_keeps_the_outage(place: Callable[..., Place]) -> None:
-    there = place(dirty_mib=32, rate_mb_s=5, link_bit_s=SLOW_LINK_BIT_S)
+    there = place(dirty_mib=16, rate_mb_s=2, link_bit_s=SLOW_LINK_BIT_S)
     command = there.start("h1", "migrate", "guest", "h2", "--probe", "--json")
     there.wait_phase("h1", "copying")
     os.killpg(command.pid, signal.SIGINT)
@@ -102,7 +102,7 @@ def test_ctrl_c_cancels_the_move_and_keeps_the_outage(place: Callable[..., Place
 
 def test_a_probe_that_was_put_aside_says_so(place: Callable[..., Place]) -> None:
     """Stopped for a while in mid-move: nothing is taken out of the figures, and the report says how long it was."""
-    there = place(dirty_mib=32, rate_mb_s=5, link_bit_s=SLOW_LINK_BIT_S)
+    there = place(dirty_mib=16, rate_mb_s=2, link_bit_s=SLOW_LINK_BIT_S)
     command = there.start("h1", "migrate", "guest", "h2", "--probe", "--json")
     there.wait_phase("h1", "copying")
     (probe,) = probes_of(there, "h1")
@@ -120,7 +120,7 @@ def test_a_probe_that_was_put_aside_says_so(place: Callable[..., Place]) -> None
 
 
 def test_a_probe_that_is_killed_does_not_change_how_the_move_ends(place: Callable[..., Place]) -> None:
-    there = place(dirty_mib=32, rate_mb_s=5, link_bit_s=SLOW_LINK_BIT_S)
+    there = place(dirty_mib=16, rate_mb_s=2, link_bit_s=SLOW_LINK_BIT_S)
     command = there.start("h1", "migrate", "guest", "h2", "--probe", "--json")
     there.wait_phase("h1", "copying")
     (probe,) = probes_of(there, "h1")
@@ -184,7 +184,7 @@ def test_a_killed_command_leaves_no_probe_elsewhere(
     place: Callable[..., Place],
 ) -> None:
     """Nobody renews its lease; and the move goes on without it."""
-    there = place(dirty_mib=32, rate_mb_s=5, link_bit_s=SLOW_LINK_BIT_S)
+    there = place(dirty_mib=16, rate_mb_s=2, link_bit_s=SLOW_LINK_BIT_S)
     words = ("migrate", "guest", "h2", "--probe", "10.77.0.50", "--probe-from", "h2")
     command = there.start("h1", *words, heard=False)
     there.wait_phase("h1", "copying")
