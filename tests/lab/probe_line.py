@@ -206,21 +206,24 @@ class ArpNumbers(Numbers):
 
 
 class SynNumbers(Numbers):
-    """Connections in the order of their first SYN, after the one by which the probe looks for its target."""
+    """Connections in the order of their first SYN, after the one by which the probe looks for its target.
+
+    A port may be taken again; its first sequence number, which the answer acknowledges, tells them apart.
+    """
 
     def __init__(self) -> None:
-        self._connections: dict[bytes, int] = {}
+        self._connections: dict[tuple[bytes, int], int] = {}
 
     def other(self, frame: bytes, is_request: bool) -> int:
         kind, layer_4 = protocol_of(frame)
         if kind != socket.IPPROTO_TCP:
             return -1
+        source, destination, sequence, acknowledged = struct.unpack_from(">2s2sII", frame, layer_4)
         flags = frame[layer_4 + 13]
-        port = frame[layer_4 : layer_4 + 2] if is_request else frame[layer_4 + 2 : layer_4 + 4]
         if is_request and flags == 0x02:
-            return self._connections.setdefault(port, len(self._connections) - 1)
+            return self._connections.setdefault((source, sequence), len(self._connections) - 1)
         if not is_request and flags in (0x12, 0x14):
-            return self._connections.get(port, -1)
+            return self._connections.get((destination, (acknowledged - 1) & 0xFFFFFFFF), -1)
         return -1
 
 

@@ -120,6 +120,31 @@ def test_detach_prints_the_id(cli: Cli, moving: ScriptedAgent) -> None:
     assert not [asked for asked in moving.asked if asked.path.endswith("/events")]
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--probe", "connect"], "connect needs a port, as in connect:22"),
+        (["--probe", "10.77.0.50:7"], "say how to ask, as in udp://10.77.0.50:7"),
+        (["--probe", "--plan"], "goes with neither --plan nor --detach"),
+        (["--probe-from", "h3", "--detach"], "goes with neither --plan nor --detach"),
+        (["--probe", "--probe-hz", "20000"], "--probe-hz"),
+    ],
+)
+def test_a_probe_that_cannot_be_meant(cli: Cli, moving: ScriptedAgent, words: list[str], told: str) -> None:
+    done = cli("migrate", "web", "h2", *words)
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert not moving.bodies("POST", "/v1/moves")
+
+
+def test_a_vm_without_a_network_card_cannot_be_probed(cli: Cli, moving: ScriptedAgent) -> None:
+    moving.ok("GET /v1/vms/web", {"name": "web", "uuid": "u", "definition": {"nics": []}})
+    done = cli("migrate", "web", "h2", "--probe")
+    assert done.returncode == 1
+    assert "it has no network card" in done.stderr
+    assert not moving.bodies("POST", "/v1/moves")
+
+
 def test_html(cli: Cli, moving: ScriptedAgent, records: Records, tmp_path: Path) -> None:
     moving.on(EVENTS, [("end", records.report())])
     page = tmp_path / "move.html"
