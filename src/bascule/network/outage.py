@@ -44,6 +44,7 @@ from bascule.network.probe.samples import NUMBERED, Samples
 
 ANSWER_TIMEOUT_S = 1.0
 MAX_SAMPLES = 10_000  # of one report: ten seconds at 1 kHz in full
+IN_FULL_NS = 100_000_000  # before and after the longest silence, which a report looks at closely
 NS_PER_MS = 1e6
 NS_PER_S = 1_000_000_000
 
@@ -52,9 +53,10 @@ NS_PER_S = 1_000_000_000
 class Outage:
     """The outage record of a report. Times are relative to the origin given (a move's start), None means not known.
 
-    `samples` are (when it was sent in s, its round trip in ms or None when it was lost); of very many, each stretch
-    keeps its shortest and its longest round trip and one of its lost probes. `duration_s` is the window's length;
-    `sent` divided by it is the rate that was reached, `probe_hz` the rate that was asked for.
+    `samples` are (when it was sent in s, its round trip in ms or None when it was lost). Of very many, those around the
+    longest silence stay, and of each stretch of the others its shortest and longest round trip and one that was lost.
+    `duration_s` is the window's length; `sent` divided by it is the rate that was reached, `probe_hz` the rate that was
+    asked for.
     """
 
     probe: str
@@ -123,7 +125,7 @@ def outage_between(
         rtt_p99_ms=_percentile(answered, 0.99),
         rtt_p999_ms=_percentile(answered, 0.999),
         rtt_max_ms=round(answered[-1], 4) if answered else None,
-        samples=_thinned(sent_ns, trips, origin_ns, max_samples),
+        samples=_thinned(sent_ns, trips, silence, origin_ns, max_samples),
         silence_start_s=round((silence[0] - origin_ns) / NS_PER_S, 6) if silence else None,
         duration_s=round((end_ns - start_ns) / NS_PER_S, 6),
         own_gaps=len(gaps),
@@ -214,20 +216,42 @@ def match_answers(samples: Samples, asked: range, until_ns: int) -> tuple[array[
 
 
 def _thinned(
-    sent_ns: Sequence[int], trips: Sequence[float | None], origin_ns: int, max_samples: int
+    sent_ns: Sequence[int],
+    trips: Sequence[float | None],
+    silence: tuple[int, int] | None,
+    origin_ns: int,
+    max_samples: int,
 ) -> tuple[tuple[float, float | None], ...]:
-    """Give (when sent in s from the origin, round trip in ms), at most `max_samples` (but at least three) of them."""
+    """Give (when sent in s from the origin, round trip in ms), no more than `max_samples` and a few."""
     kept: Iterable[int] = range(len(trips))
     if len(trips) > max_samples:
-        stretches = max(1, max_samples // 3)
-        chosen: set[int] = set()
-        for stretch in range(stretches):
-            here = range(stretch * len(trips) // stretches, (stretch + 1) * len(trips) // stretches)
-            answered = [(trip, index) for index in here if (trip := trips[index]) is not None]
-            chosen |= {min(answered)[1], max(answered)[1]} if answered else set()
-            chosen |= set([index for index in here if trips[index] is None][:1])
+        whole = _around(sent_ns, silence, max_samples // 2)
+        chosen = set(whole)
+        left = (range(whole.start), range(whole.stop, len(trips)))
+        for part in left:
+            share = (max_samples - len(whole)) * len(part) // max(1, len(trips) - len(whole))
+            chosen |= _telling(trips, part, max(1, share // 3))
         kept = sorted(chosen)
     return tuple(
         (round((sent_ns[index] - origin_ns) / NS_PER_S, 6), None if (trip := trips[index]) is None else round(trip, 4))
         for index in kept
     )
+
+
+def _around(sent_ns: Sequence[int], silence: tuple[int, int] | None, most: int) -> range:
+    """The probes sent in the longest silence and shortly before and after; none where they are more than `most`."""
+    if silence is None:
+        return range(0)
+    found = range(bisect_left(sent_ns, silence[0] - IN_FULL_NS), bisect_left(sent_ns, silence[1] + IN_FULL_NS))
+    return found if len(found) <= most else range(0)
+
+
+def _telling(trips: Sequence[float | None], part: range, stretches: int) -> set[int]:
+    """Of each of so many stretches of a part, the shortest and the longest round trip and one that was lost."""
+    chosen: set[int] = set()
+    for stretch in range(stretches):
+        here = part[stretch * len(part) // stretches : (stretch + 1) * len(part) // stretches]
+        answered = [(trip, index) for index in here if (trip := trips[index]) is not None]
+        chosen |= {min(answered)[1], max(answered)[1]} if answered else set()
+        chosen |= set([index for index in here if trips[index] is None][:1])
+    return chosen

@@ -181,6 +181,24 @@ def test_thinned_samples_keep_the_extremes() -> None:
     assert (seen.sent, seen.lost) == (5000, 3)
 
 
+def test_thinned_samples_are_whole_around_the_longest_silence() -> None:
+    """A long move's report looks at a few milliseconds closely: all that was seen there is kept."""
+    recording = steady(600_000, lost=range(300_000, 300_050))
+    seen = outage_between(recording, S, 601 * S)
+    assert len(seen.samples) <= 10_000
+    close = [at for at, _ in seen.samples if 299.95 <= at < 300.1]
+    assert len(close) == 150
+    assert sum(rtt is None for _, rtt in seen.samples) == 50
+    assert seen.samples[0][0] < 0.3
+    assert seen.samples[-1][0] > 599.7
+
+
+def test_a_silence_too_long_to_be_kept_whole_is_thinned_as_all_else() -> None:
+    seen = outage_between(steady(60_000, lost=range(20_000, 50_000)), S, 61 * S, max_samples=3000)
+    assert len(seen.samples) <= 3006
+    assert sum(rtt is None for _, rtt in seen.samples) >= 450
+
+
 @dataclass(frozen=True)
 class Story:
     """A small recording and a window."""
