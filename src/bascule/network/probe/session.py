@@ -75,9 +75,10 @@ class ProbeSession:
         """Start a probe that records to `output` (see `probe.__main__`); `wait_connected` comes next.
 
         `connect` goes with no other kind. `ip_version` (4 or 6): which of a name's addresses.
-        It runs in a session of its own: Ctrl-C reaches this process only, which then ends it.
+        It imports nothing from the folder where the user happens to be, and runs in a session of its own: Ctrl-C
+        reaches this process only, which then ends it.
         """
-        argv = [sys.executable, "-m", "bascule.network.probe", "--output", str(output), "--hz", f"{hz:g}"]
+        argv = [sys.executable, "-P", "-m", "bascule.network.probe", "--output", str(output), "--hz", f"{hz:g}"]
         targets = (icmp, arp, udp, tcp, connect, http)
         for option, value in (
             *zip(("--icmp", "--arp", "--udp", "--tcp", "--connect", "--http"), targets, strict=True),
@@ -88,7 +89,7 @@ class ProbeSession:
             ("--connect-timeout", connect_timeout_s),
         ):
             if value is not None:
-                argv += [option, str(value)]
+                argv.append(f"{option}={value}")
         errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the session
         process = subprocess.Popen(
             argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, bufsize=0, start_new_session=True

@@ -296,6 +296,15 @@ def test_ipv6(tmp_path: Path) -> None:
         answered(probe, "tcp", 5)
 
 
+def test_nothing_is_imported_from_the_users_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be root's shell in anybody's folder."""
+    for name in ("json", "queue", "bascule"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('imported')")
+    monkeypatch.chdir(tmp_path)
+    with udp_echo() as udp, ProbeSession.start(tmp_path / "recording", udp=udp, hz=100) as probe:
+        probe.wait_connected()
+
+
 def test_an_udp_target_may_be_silent(tmp_path: Path) -> None:
     with (
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as mute,
