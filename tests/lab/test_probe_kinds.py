@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -237,3 +238,31 @@ def test_what_cannot_be_asked(direct: Line, tmp_path: Path, kind: str, target: s
     ):
         probe.wait_connected()
     assert refused.value.remedy
+
+
+def test_more_connections_than_the_process_may_have(direct: Line, tmp_path: Path) -> None:
+    """In an outage each waits for a second; what could not be asked any more is told, and lost is what was asked."""
+    ip("-n", direct.client.name, "neighbour", "add", "192.0.2.77", "lladdr", "02:00:00:00:00:77", "dev", "cable")
+    ours = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))  # the probe's too: it inherits them
+    try:
+        probe = start(direct, tmp_path, hz=400, connect="192.0.2.77:80", connect_timeout_s=0.2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, ours)
+    with probe:
+        probe.wait_connected()
+        assert probe.silent == ("connect",)
+        wait_until(lambda: len(probe.samples("connect").sent_at_ns) >= 300, "the first of them to be given up")
+        probe.stop()
+    seen = outage_between(probe.samples("connect"), 0, time.monotonic_ns())
+    assert seen.lost == seen.sent
+    assert "too many connections waited for an answer already" in seen.note
+
+
+def test_an_address_that_nobody_has_yet(direct: Line, tmp_path: Path) -> None:
+    """No answer to ARP is an error of the kernel's after three seconds; the probe asks on: the VM may come."""
+    with start(direct, tmp_path, connect_timeout_s=4.0, icmp="192.0.2.77") as probe:
+        probe.wait_connected()
+        assert probe.silent == ("icmp",)
+        ip("-n", direct.server.name, "address", "add", "192.0.2.77/24", "dev", "cable")
+        wait_until(lambda: len(probe.samples("icmp").answer_at_ns) >= 50, "answers")

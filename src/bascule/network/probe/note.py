@@ -49,6 +49,7 @@ def _connection(samples: Samples, start_ns: int, end_ns: int) -> Iterator[str]:
     for cause, why in (
         (PauseCause.FULL, "the kernel's buffer for the connection was full"),
         (PauseCause.NO_CONNECTION, "there was no connection"),
+        (PauseCause.CROWDED, "too many connections waited for an answer already (see: ulimit -n)"),
     ):
         if pauses := samples.pauses(cause, start_ns, end_ns):
             yield f"For {_total(pauses)} nothing was asked because {why}."

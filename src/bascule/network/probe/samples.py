@@ -24,6 +24,7 @@ class PauseCause(IntEnum):
     FULL = 3  # the kernel takes no more bytes for this connection: nothing is acknowledged
     NO_CONNECTION = 4  # the connection broke and is not there again
     SLOW = 5  # our own doing: one was sent, but the probe was put aside while it sent it
+    CROWDED = 6  # as many connections are open as this process may have: too many wait for an answer
 
 
 OWN_DOING = (PauseCause.LATE, PauseCause.SLOW)

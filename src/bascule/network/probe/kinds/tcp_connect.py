@@ -70,7 +70,7 @@ class ConnectEach(Stream):
 
     def hindrance(self, now_ns: int) -> PauseCause | None:  # noqa: ARG002 - it does not depend on the time
         """This process may not have more connections open."""
-        return PauseCause.LATE if len(self._open) >= self._most_open else None
+        return PauseCause.CROWDED if len(self._open) >= self._most_open else None
 
     def ask(self, sequence: int) -> None:
         """Begin a connection. One that the own kernel refuses counts as sent: a client would have tried as well."""
