@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import resource
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +30,7 @@ from tests.lab.probe_line import (
 
 from bascule.errors import Refused
 from bascule.network.outage import Outage, outage_between
+from bascule.network.probe.format import load_samples
 from bascule.network.probe.samples import Samples
 from bascule.network.probe.session import ProbeSession
 
@@ -240,22 +243,32 @@ def test_what_cannot_be_asked(direct: Line, tmp_path: Path, kind: str, target: s
     assert refused.value.remedy
 
 
+FEW_DESCRIPTORS = """
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))
+os.execv(sys.executable, [sys.executable, "-P", "-m", "bascule.network.probe", *sys.argv[1:]])
+"""
+
+
 def test_more_connections_than_the_process_may_have(direct: Line, tmp_path: Path) -> None:
     """In an outage each waits for a second; what could not be asked any more is told, and lost is what was asked."""
     ip("-n", direct.client.name, "neighbour", "add", "192.0.2.77", "lladdr", "02:00:00:00:00:77", "dev", "cable")
-    ours = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))  # the probe's too: it inherits them
-    try:
-        probe = start(direct, tmp_path, hz=400, connect="192.0.2.77:80", connect_timeout_s=0.2)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, ours)
-    with probe:
-        probe.wait_connected()
-        assert probe.silent == ("connect",)
-        wait_until(lambda: len(probe.samples("connect").sent_at_ns) >= 300, "the first of them to be given up")
-        probe.stop()
-    seen = outage_between(probe.samples("connect"), 0, time.monotonic_ns())
-    assert seen.lost == seen.sent
+    recording = tmp_path / "recording"
+    options = ["--namespace", direct.client.name, "--output", str(recording), "--hz", "400", "--duration", "1.5"]
+    options += ["--connect", "192.0.2.77:80", "--connect-timeout", "0.2"]
+    read_end, write_end = os.pipe()  # its end would be the probe's
+    done = subprocess.run(
+        [sys.executable, "-c", FEW_DESCRIPTORS, *options],
+        stdin=read_end,
+        stdout=subprocess.PIPE,
+        check=True,
+        timeout=PATIENCE_S,
+    )
+    os.close(read_end)
+    os.close(write_end)
+    assert b'"silent": ["connect"]' in done.stdout
+    seen = outage_between(load_samples(recording)["connect"], 0, time.monotonic_ns())
+    assert 180 <= seen.sent == seen.lost < 600
     assert "too many connections waited for an answer already" in seen.note
 
 
