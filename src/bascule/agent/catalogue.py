@@ -199,9 +199,8 @@ class Catalogue:
 
     async def set_outage(self, move_id: str, outage: dict[str, Any]) -> dict[str, Any]:
         """Put what a probe saw into the report."""
-        report = await self.report(move_id)
-        report["outage"] = outage
-        await self._host.journal.set_report(move_id, report)
+        await self.report(move_id)  # or why there is none
+        await self._host.journal.amend_outage(move_id, outage)
         return {}
 
     # --- hosts -------------------------------------------------------------------------------------------------------

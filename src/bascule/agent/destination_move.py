@@ -63,6 +63,7 @@ class DestinationMove:
         self._resumed = asyncio.Event()
         self._may_have_run = may_have_run  # whatever the marks say
         self._letting_run: asyncio.Task[None] | None = None
+        self._addresses: object = None  # the guest's, as the source has learned them
         self._log = structlog.get_logger().bind(move=self.move.id, vm=self.move.vm)
 
     # --- the life of the move ----------------------------------------------------------------------------------------
@@ -147,8 +148,16 @@ class DestinationMove:
         reason = getattr(self.state, "reason", "the move has gone on")
         raise Failed(reason)
 
-    def source_stopped(self) -> None:
-        """The source says that the VM stands still."""
+    def learn_addresses(self, rows: object) -> None:
+        """The source says which addresses the guest has, as `VmNetwork.to_json` writes them."""
+        self._addresses = rows
+        if self._incoming is not None and rows is not None:
+            self._incoming.network.take(rows)
+
+    def source_stopped(self, addresses: object) -> None:
+        """The source says that the VM stands still, and which addresses its guest has."""
+        if addresses is not None:
+            self.learn_addresses(addresses)
         self.deliver(facts.StopNotice())
 
     async def take(self, state_file: str | None, *, last_copy: bool) -> dict[str, Any]:
@@ -199,6 +208,7 @@ class DestinationMove:
 
     def _hold(self, incoming: RunningVm) -> None:
         self._incoming = incoming
+        self.learn_addresses(self._addresses)
         self._control = MigrationControl(incoming.machine, self._host.features)
         self._unsubscribe = incoming.machine.subscribe(self._on_qemu_event)
         incoming.on_back.append(self._look_again)
@@ -315,13 +325,19 @@ class DestinationMove:
             case do.RunVcpus():
                 await self._let_run()
             case do.AnnounceHere():
-                if self._incoming is not None:
-                    if isinstance(self.state, destination.Receiving | destination.Loaded):
-                        self._incoming.draw_frames_here()
-                    self._times.setdefault("announced", wall_us())  # the first: frames are drawn here from then on
-                    await self._incoming.announce()
+                await self._announce()
             case _:
                 assert_never(command)
+
+    async def _announce(self) -> None:
+        if self._incoming is None:
+            return
+        if isinstance(self.state, destination.Starting) and "announced" in self._times:
+            return  # frames are drawn here already, and the next announcement is that of the watch, at the run
+        if isinstance(self.state, destination.Receiving | destination.Loaded):
+            self._incoming.draw_frames_here()
+        self._times.setdefault("announced", wall_us())  # the first: frames are drawn here from then on
+        await self._incoming.announce()
 
     def _decided(self, held: Decision) -> None:
         self._times["decided"] = wall_us()
@@ -394,6 +410,10 @@ class DestinationMove:
             async with asyncio.timeout(1):
                 await self._resumed.wait()
         self.deliver(facts.GuestRunning())
+        if (resumed_us := self._times["resumed"]) is not None and isinstance(self.state, destination.Ran):
+            vm.watch_arrival(
+                self.move.id, resumed_us, guest_can_announce="announce-self" in self._host.features.commands
+            )
 
     async def _restore(self) -> None:
         """Put back what the move has raised in the VM's QEMU: after the blackout, and before the move is done with."""

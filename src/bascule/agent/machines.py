@@ -18,10 +18,12 @@ from weakref import WeakValueDictionary
 import structlog
 
 from bascule.agent import gate
+from bascule.agent.arrival_watch import ArrivalWatch
 from bascule.agent.host import Host
+from bascule.agent.vm_network import VmNetwork
 from bascule.errors import BasculeError, Failed, Refused
 from bascule.journal.records import Accelerator, VmRecord
-from bascule.network.announcement import Announcement, announce_again, announce_now
+from bascule.network.announcement import announce_again
 from bascule.network.tap import Tap, open_taps, tap_name
 from bascule.qemu.command_line import LaunchPaths, build
 from bascule.qemu.machine import LaunchSpec, QemuMachine
@@ -43,6 +45,8 @@ class RunningVm:
     watch: asyncio.Task[None] | None = None
     keeping: asyncio.Task[None] | None = None
     announcing: asyncio.Task[None] | None = None
+    network: VmNetwork = field(default_factory=lambda: VmNetwork((), ()))
+    arrival: ArrivalWatch | None = None  # of the last move to here
     busy: str | None = None  # the id of the move that it takes part in
     on_back: list[Callable[[], None]] = field(default_factory=list)  # told when a lost session to QEMU stands again
 
@@ -58,22 +62,27 @@ class RunningVm:
 
     async def announce(self) -> None:
         """Tell the network that this VM's place is here: once now, and a few times more soon after."""
-        nics = [
-            (tap, Announcement(nic.mac))
-            for tap, nic in zip(self.taps, self.definition.nics, strict=False)
-            if not tap.closed
-        ]
-        if not nics:
-            return
-        announce_now(nics)
-        if self.announcing is not None:
-            self.announcing.cancel()
+        self.network.announce()
+        if self.arrival is not None and self.announcing is not None and not self.announcing.done():
+            return  # which announces as well
+        self.silence()
 
         async def again() -> None:
             with suppress(BasculeError):  # the tap may be gone by then, with its VM
-                await announce_again(nics)
+                await announce_again(self.network.announce)
 
         self.announcing = asyncio.create_task(again(), name=f"announce {self.definition.name}")  # noqa: TID251 - owned by this VM: `silence` ends it
+
+    def watch_arrival(self, move_id: str, resumed_us: int, *, guest_can_announce: bool) -> None:
+        """The VM runs here after a move: announce it until its frames are seen to arrive. Nothing waits for this."""
+        self.silence()
+        self.arrival = ArrivalWatch(move_id, self.network, self.machine, resumed_us, guest_can_announce)
+        self.announcing = asyncio.create_task(self.arrival.run(), name=f"arrival of {self.definition.name}")  # noqa: TID251 - owned by this VM: `silence` ends it
+
+    def learn_addresses(self) -> None:
+        """All taps that can be had are known: learn the guest's addresses from now on."""
+        self.network = VmNetwork(self.taps, self.definition.nics)
+        self.network.listen()
 
     def draw_frames_here(self) -> None:
         """Forget the broadcasts that a paused VM's taps have gathered: the room is for its own frames now."""
@@ -99,8 +108,9 @@ class RunningVm:
         self.keeping = asyncio.create_task(work, name=f"session of {self.definition.name}")  # noqa: TID251 - owned by this VM: `let_go` ends it
 
     def let_go(self) -> None:
-        """Announce no more, and leave the session as it is."""
+        """Announce and learn no more, and leave the session as it is."""
         self.silence()
+        self.network.close()
         if self.keeping is not None:
             self.keeping.cancel()
             self.keeping = None
@@ -199,6 +209,7 @@ class Machines:
                 tap.close()
             raise
         vm = RunningVm(definition, accelerator, machine, taps)
+        vm.learn_addresses()
         vm.keep_session()
         return vm
 
@@ -274,6 +285,7 @@ class Machines:
             except BasculeError as error:
                 self._log.warning("tap not found again; it cannot be announced", tap=name, why=str(error))
                 break
+        vm.learn_addresses()
         return vm
 
     async def sweep(self, known: set[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -28,6 +28,7 @@ from bascule.migration.story import Story
 
 LEARNED_FROM = 40
 OVER_S = 2.0
+ARRIVAL_ANSWER_S = 12.0  # longer than a watch takes
 
 
 class Moves:
@@ -227,6 +228,7 @@ class Moves:
             )
             await host.journal.begin_move(record)
             incoming = DestinationMove(host, record)
+            incoming.learn_addresses(body.get("network"))
             self._run_incoming(incoming)
         return await incoming.prepared()
 
@@ -244,10 +246,30 @@ class Moves:
 
         self._tasks.spawn(run(), f"move {incoming.move.id} in")
 
-    def source_stopped(self, move_id: str) -> None:
-        """The source of this move says that the VM stands still."""
+    def source_stopped(self, move_id: str, addresses: object) -> None:
+        """The source of this move says that the VM stands still, and which addresses its guest has."""
         if (incoming := self._incoming.get(move_id)) is not None:
-            incoming.source_stopped()
+            incoming.source_stopped(addresses)
+
+    async def arrival(self, move_id: str, vm_uuid: str, *, still_there: bool) -> dict[str, Any]:
+        """What was seen of a VM's frames here after its move, once it is settled, or after some seconds.
+
+        `still_there`: the source still gets some.
+        """
+        vm = self._host.machines.get(vm_uuid)
+        watch = vm.arrival if vm is not None else None
+        if watch is None or watch.move_id != move_id:
+            return {"state": "not seen", "why": f"nobody on {self._host.name} watches any more"}
+        if still_there:
+            watch.announce_again()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ARRIVAL_ANSWER_S):
+                await watch.settled.wait()
+        return watch.finding()
+
+    def beside(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Run what belongs to a move, but does not hold it up. It ends with the agent."""
+        self._tasks.spawn(work, name)
 
     async def take(
         self, move_id: str, state_file: str | None, vm_uuid: str | None, epoch: int | None, *, last_copy: bool

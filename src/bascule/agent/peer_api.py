@@ -19,11 +19,28 @@ from bascule.journal.records import Claim
 
 
 class Preparation(BaseModel):
-    """A move that is about to begin: the move, the VM's definition, and the accelerator that it runs on."""
+    """A move that is about to begin: the move, the VM's definition, and the accelerator that it runs on.
+
+    `network`: the guest's addresses, as the source has learned them; see `bascule.agent.vm_network`.
+    """
 
     move: dict[str, Any]
     definition: dict[str, Any]
     accelerator: Literal["kvm", "tcg"]
+    network: list[dict[str, Any]] | None = None
+
+
+class Stopped(BaseModel):
+    """The VM stands still on the source; `network` as in `Preparation`."""
+
+    network: list[dict[str, Any]] | None = None
+
+
+class ArrivalQuestion(BaseModel):
+    """The source asks what has been seen of the VM's frames. `still_here`: it still gets some itself."""
+
+    vm_uuid: str
+    still_here: bool = False
 
 
 class Word(BaseModel):
@@ -101,10 +118,15 @@ def make_peer_api(host: Host) -> FastAPI:
         return {"address": await host.moves.prepare(request.model_dump())}
 
     @app.post("/v1/peer/moves/{move_id}/stopped")
-    async def stopped(move_id: str) -> dict[str, str]:
+    async def stopped(move_id: str, notice: Stopped | None = None) -> dict[str, str]:
         """The VM stands still on the source: frames for it may be drawn here."""
-        host.moves.source_stopped(move_id)
+        host.moves.source_stopped(move_id, notice.network if notice is not None else None)
         return {}
+
+    @app.post("/v1/peer/moves/{move_id}/arrival")
+    async def arrival(move_id: str, question: ArrivalQuestion) -> dict[str, Any]:
+        """Tell what was seen of the VM's frames since it runs here: as soon as they arrive, or after some seconds."""
+        return await host.moves.arrival(move_id, question.vm_uuid, still_there=question.still_here)
 
     @app.post("/v1/peer/moves/{move_id}/take")
     async def take(move_id: str, word: Word) -> dict[str, Any]:

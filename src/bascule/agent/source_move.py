@@ -20,6 +20,7 @@ import structlog
 
 from bascule.agent import gate
 from bascule.agent.clock import wall_us
+from bascule.agent.departure_watch import DepartureWatch
 from bascule.agent.host import Host
 from bascule.agent.machines import RunningVm
 from bascule.agent.peers import NoAnswerError
@@ -65,6 +66,9 @@ class SourceMove:
         self._host = host
         self._fixed_ms = fixed_ms
         self._control = MigrationControl(vm.machine, host.features)
+        self._departure = DepartureWatch(
+            move, peer, host.peers, vm.network, spawn=host.moves.beside, amend=host.journal.amend_network
+        )
         self._loop = asyncio.get_running_loop()
         self._zero = self._loop.time() - ago_s
         self._tasks: asyncio.TaskGroup | None = None
@@ -95,6 +99,7 @@ class SourceMove:
         finally:
             self._unsubscribe()
             self.vm.on_back.remove(self._look_again)
+            self._departure.release()
             await self._host.journal.flush_facts()
 
     def cancel(self, who: str) -> tuple[bool, str]:
@@ -311,6 +316,7 @@ class SourceMove:
                     "move": move_to_dict(move),
                     "definition": self.vm.definition_dict,
                     "accelerator": self.vm.accelerator,
+                    "network": self.vm.network.to_json(),
                 }
                 path = "/v1/peer/moves"
                 answer = await host.peers.ask(self.peer, "POST", path, body, deadline_s=60)
@@ -318,6 +324,7 @@ class SourceMove:
                 offset = await host.peers.clock_offset(self.peer)  # beside the copy, which takes longer
                 self.story.times.destination_ahead_us = offset.ahead_us
                 self.story.times.error_us = offset.error_us
+                await self._departure.get_ready()
             case do.JournalOffer():
                 await host.journal.offer(move.vm_uuid, Offer(move.destination, move.epoch, move.id))
                 self.deliver(facts.OfferDurable())
@@ -332,7 +339,8 @@ class SourceMove:
             case do.CancelCopy():
                 await self._cancel_copy()
             case do.TellStopped():
-                await host.peers.ask(self.peer, "POST", f"/v1/peer/moves/{move.id}/stopped", deadline_s=2)
+                path, body = f"/v1/peer/moves/{move.id}/stopped", {"network": self.vm.network.to_json()}
+                await host.peers.ask(self.peer, "POST", path, body, deadline_s=2)
             case do.AskTake() | do.AskRefuse():
                 self.deliver(await ask_register(host, self.peer, command, self.story, self.now()))
             case do.JournalWithdrawal():
@@ -403,6 +411,8 @@ class SourceMove:
                 self.story.normal_pages, self.story.zero_pages = stats.normal_pages, stats.zero_pages
                 self.story.page_bytes = stats.page_size
                 self.story.blackout_bytes = stats.downtime_bytes
+        if self.story.times.resumed is not None:
+            self._departure.ran()
         await self._host.journal.release(self.move)  # changes nothing where a later epoch is known
         leftover = ""
         try:
@@ -415,6 +425,7 @@ class SourceMove:
         self.outcome, self.reason = outcome, reason
         if not self.checked.done():
             self.checked.set_result(())
+        self.story.network = self._departure.for_report()
         self.report = self.story.report(outcome, reason, self.now())
         final = isinstance(self.state, source.Ended)
         if final and self._removing is not None:

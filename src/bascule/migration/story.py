@@ -77,6 +77,7 @@ class Story:
     normal_pages: int = 0
     zero_pages: int = 0
     page_bytes: int = 4096
+    network: dict[str, Any] | None = None  # whether the network follows; of the agents, see `bascule.report.record`
 
     def phase(self, name: str, at_s: float) -> None:
         """Note that a phase began."""
@@ -145,6 +146,7 @@ class Story:
             "timeline": self.timeline,
             "marks": self.marks,
             "phases": self._phases(total_s),
+            "network": self.network,
             "outage": None,
         }
 

@@ -10,13 +10,13 @@ repetitions, by `announce_again`, are for switches that were busy learning somet
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, ip_address
 from typing import Protocol
 
 from bascule.errors import Failed
-from bascule.network.frames import gratuitous_arp, neighbour_advertisement, rarp
+from bascule.network.frames import Vlans, gratuitous_arp, neighbour_advertisement, rarp, tagged
 
 # After the first one. QEMU's own announcement, with its defaults, repeats after 50, 200, 450 and 800 ms.
 REPETITIONS_MS: tuple[int, ...] = (50, 150, 300, 550)
@@ -31,23 +31,31 @@ class Injector(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """What is to be said about one NIC: its MAC, and those of the guest's IP addresses that are known."""
+    """What is to be said about one NIC: its MAC, and those of the guest's IP addresses that are known.
+
+    `in_vlans` are addresses that the guest uses inside VLANs of its own tagging, each with the frames' tags.
+    """
 
     mac: str
     addresses: tuple[str, ...] = ()
+    in_vlans: tuple[tuple[Vlans, str], ...] = ()
 
     def frames(self) -> tuple[bytes, ...]:
-        """RARP, then one gratuitous ARP or unsolicited neighbour advertisement for each address."""
-        parsed = [ip_address(address) for address in self.addresses]
+        """RARP, then one gratuitous ARP or unsolicited neighbour advertisement for each address.
+
+        Switches learn a MAC for each VLAN by itself, so RARP goes out in every one that the guest uses, and first.
+        """
+        vlans = dict.fromkeys(((), *(vlans for vlans, _ in self.in_vlans)))
+        places = [*(((), address) for address in self.addresses), *self.in_vlans]
         return (
-            rarp(self.mac),
-            *(
-                gratuitous_arp(self.mac, address)
-                if isinstance(address, IPv4Address)
-                else neighbour_advertisement(self.mac, address)
-                for address in parsed
-            ),
+            *(tagged(rarp(self.mac), tags) for tags in vlans),
+            *(tagged(_of_address(self.mac, address), tags) for tags, address in places),
         )
+
+
+def _of_address(mac: str, address: str) -> bytes:
+    parsed = ip_address(address)
+    return gratuitous_arp(mac, parsed) if isinstance(parsed, IPv4Address) else neighbour_advertisement(mac, parsed)
 
 
 def announce_now(nics: Sequence[tuple[Injector, Announcement]]) -> int:
@@ -69,18 +77,14 @@ def announce_now(nics: Sequence[tuple[Injector, Announcement]]) -> int:
     return sent
 
 
-async def announce_again(
-    nics: Sequence[tuple[Injector, Announcement]], *, after_ms: Sequence[int] = REPETITIONS_MS
-) -> int:
-    """Repeat the announcement at the given times from now, in ms; returns the number of frames sent.
+async def announce_again(announce: Callable[[], object], *, after_ms: Sequence[int] = REPETITIONS_MS) -> None:
+    """Repeat the announcement at the given times from now, in ms; `announce` sends it once.
 
     Cancel it when the VM goes elsewhere: it would call the network back to the wrong host. Raises `Failed` when a tap
     does not take frames.
     """
     loop = asyncio.get_running_loop()
     started_s = loop.time()
-    sent = 0
     for at_ms in after_ms:
         await asyncio.sleep(started_s + at_ms / 1000 - loop.time())
-        sent += announce_now(nics)
-    return sent
+        announce()

@@ -112,6 +112,17 @@ def sightings(bridge: str, mac: str) -> list[Sighting]:
         return [ports[port] for port in sorted(found & ports.keys())]
 
 
+def wire_ports(bridge: str) -> tuple[str, ...]:
+    """The ports of `bridge` that are no taps: what lies behind them is not a VM of this host.
+
+    Raises `Refused` when there is no such bridge.
+    """
+    with netlink_batch() as netlink:
+        index = bridge_link(netlink, bridge)["index"]
+        ports = netlink.link("dump", master=index)
+        return tuple(sorted(port.get("ifname") for port in ports if port.get(("linkinfo", "kind")) != "tun"))
+
+
 def bridge_link(netlink: IPRoute, name: str) -> Any:
     """The kernel's record of the bridge `name`; raises `Refused` when there is none or it is something else."""
     try:

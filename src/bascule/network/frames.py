@@ -21,9 +21,14 @@ ARP_REQUEST = 1
 RARP_REQUEST = 3
 
 ICMPV6 = 58
+NEIGHBOUR_SOLICITATION = 135
 NEIGHBOUR_ADVERTISEMENT = 136
 OVERRIDE_FLAG = 0x20000000
+SOURCE_LINK_LAYER_ADDRESS = 1
 TARGET_LINK_LAYER_ADDRESS = 2
+
+Vlans = tuple[tuple[int, int], ...]
+"""The tags of a frame, outermost first, each its protocol (0x8100, 0x88a8) and its VLAN's number."""
 
 
 def mac_bytes(mac: str) -> bytes:
@@ -48,15 +53,32 @@ def rarp(mac: str) -> bytes:
     )
 
 
-def gratuitous_arp(mac: str, address: str | IPv4Address) -> bytes:
-    """An ARP request for the VM's own IPv4 address, which refreshes the ARP tables of its neighbours (RFC 5227, 3)."""
-    hardware, ip = mac_bytes(mac), IPv4Address(address).packed
+def arp_request(mac: str, sender: str | IPv4Address, wanted: str | IPv4Address) -> bytes:
+    """An ARP request: the VM asks everybody for the MAC of `wanted`, which answers the VM alone (RFC 826)."""
+    hardware = mac_bytes(mac)
     return _padded(
         BROADCAST
         + hardware
         + struct.pack("!H", ETHERTYPE_ARP)
-        + _arp(ARP_REQUEST, sender=(hardware, ip), target=(bytes(6), ip))
+        + _arp(
+            ARP_REQUEST,
+            sender=(hardware, IPv4Address(sender).packed),
+            target=(bytes(6), IPv4Address(wanted).packed),
+        )
     )
+
+
+def gratuitous_arp(mac: str, address: str | IPv4Address) -> bytes:
+    """An ARP request for the VM's own IPv4 address, which refreshes the ARP tables of its neighbours (RFC 5227, 3)."""
+    return arp_request(mac, address, address)
+
+
+def neighbour_solicitation(mac: str, sender: str | IPv6Address, wanted: str | IPv6Address) -> bytes:
+    """What `arp_request` is for IPv4: who has `wanted`? The answer goes to the VM alone (RFC 4861, 4.3 and 7.2.2)."""
+    target = IPv6Address(wanted).packed
+    group = IPv6Address("ff02::1:ff00:0").packed[:13] + target[13:]  # RFC 4291, 2.7.1
+    body = bytes(4) + target + bytes([SOURCE_LINK_LAYER_ADDRESS, 1]) + mac_bytes(mac)
+    return _discovery(mac, IPv6Address(sender).packed, group, NEIGHBOUR_SOLICITATION, body)
 
 
 def neighbour_advertisement(mac: str, address: str | IPv6Address) -> bytes:
@@ -64,16 +86,25 @@ def neighbour_advertisement(mac: str, address: str | IPv6Address) -> bytes:
 
     The override flag is set, so that neighbours take this MAC in place of what they remember.
     """
-    hardware, ip = mac_bytes(mac), IPv6Address(address).packed
-    all_nodes = IPv6Address("ff02::1").packed
-    body = struct.pack("!I", OVERRIDE_FLAG) + ip + bytes([TARGET_LINK_LAYER_ADDRESS, 1]) + hardware
+    ip, all_nodes = IPv6Address(address).packed, IPv6Address("ff02::1").packed
+    body = struct.pack("!I", OVERRIDE_FLAG) + ip + bytes([TARGET_LINK_LAYER_ADDRESS, 1]) + mac_bytes(mac)
+    return _discovery(mac, ip, all_nodes, NEIGHBOUR_ADVERTISEMENT, body)
+
+
+def tagged(frame: bytes, vlans: Vlans) -> bytes:
+    """The same frame inside these VLANs (IEEE 802.1Q, 9.6), of no particular priority."""
+    tags = b"".join(struct.pack("!HH", protocol, number) for protocol, number in vlans)
+    return frame[:12] + tags + frame[12:]
+
+
+def _discovery(mac: str, source: bytes, group: bytes, kind: int, body: bytes) -> bytes:
     message_bytes = 4 + len(body)
-    pseudo_header = ip + all_nodes + struct.pack("!IxxxB", message_bytes, ICMPV6)
-    checksum = internet_checksum(pseudo_header + struct.pack("!BBH", NEIGHBOUR_ADVERTISEMENT, 0, 0) + body)
-    message = struct.pack("!BBH", NEIGHBOUR_ADVERTISEMENT, 0, checksum) + body
+    pseudo_header = source + group + struct.pack("!IxxxB", message_bytes, ICMPV6)
+    checksum = internet_checksum(pseudo_header + struct.pack("!BBH", kind, 0, 0) + body)
+    message = struct.pack("!BBH", kind, 0, checksum) + body
     # Hop limit 255 is how a receiver knows that no router has forwarded this.
-    packet = struct.pack("!IHBB", 6 << 28, message_bytes, ICMPV6, 255) + ip + all_nodes + message
-    return _padded(b"\x33\x33" + all_nodes[-4:] + hardware + struct.pack("!H", ETHERTYPE_IPV6) + packet)
+    packet = struct.pack("!IHBB", 6 << 28, message_bytes, ICMPV6, 255) + source + group + message
+    return _padded(b"\x33\x33" + group[-4:] + mac_bytes(mac) + struct.pack("!H", ETHERTYPE_IPV6) + packet)
 
 
 def internet_checksum(data: bytes) -> int:

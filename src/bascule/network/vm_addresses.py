@@ -17,7 +17,14 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-from bascule.network.frames import ETHERTYPE_ARP, ETHERTYPE_IPV6, ICMPV6, NEIGHBOUR_ADVERTISEMENT, mac_bytes
+from bascule.network.frames import (
+    ETHERTYPE_ARP,
+    ETHERTYPE_IPV6,
+    ICMPV6,
+    NEIGHBOUR_ADVERTISEMENT,
+    NEIGHBOUR_SOLICITATION,
+    mac_bytes,
+)
 from bascule.network.netlink import netlink_batch
 from bascule.network.probe.packet_filter import attach
 
@@ -25,7 +32,6 @@ _FAILED_STATES = 0x01 | 0x20  # linux/neighbour.h: NUD_INCOMPLETE, NUD_FAILED
 _ETHERTYPE_IPV4 = 0x0800
 _ETH_P_ALL = 3
 _ECHO_REQUEST = 128
-_NEIGHBOUR_SOLICITATION = 135
 _READ_BYTES = 128
 _BETTER_WITHIN_S = 1.0
 
@@ -105,7 +111,7 @@ def take(frame: bytes, heard: Heard) -> None:
         source = IPv6Address(frame[22:38])
         message = frame[54:]
         is_discovery = frame[20] == ICMPV6 and message[:1] in (
-            bytes([_NEIGHBOUR_SOLICITATION]),
+            bytes([NEIGHBOUR_SOLICITATION]),
             bytes([NEIGHBOUR_ADVERTISEMENT]),
         )
         _add(heard.own if is_discovery else heard.sources, source)

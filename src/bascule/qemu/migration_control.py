@@ -30,6 +30,7 @@ from bascule.qemu.migration_stats import MigrationStats
 from bascule.qemu.qmp import QmpError, QmpEvent, QmpTimeout
 from bascule.qemu.qmp_schema import Features
 
+QEMU_ANNOUNCE_ROUNDS = 5
 UNCAPPED_BYTES_PER_S = (2**63 - 1) // 2**20 * 2**20  # the largest that QEMU takes, in whole MiB as libvirt sends it
 QEMU_BANDWIDTH_BYTES_PER_S = 128 * 2**20
 QEMU_DOWNTIME_LIMIT_MS = 300
@@ -72,11 +73,19 @@ class MigrationControl:
         await self._set_capabilities(_WANTED | {"return-path"} if parameters.return_path else _WANTED)
         await self.set_max_bandwidth(parameters.max_bandwidth_bytes_per_s)
         await self.set_downtime_limit(parameters.downtime_limit_ms)
+        # QEMU would announce what it loads by itself, by RARP alone and before anybody has decided that it runs here.
+        await self._set({"announce-rounds": 0})
 
     async def restore(self) -> None:
         """Put back what QEMU starts with, on a machine whose migration has ended and which stays here."""
         await self._set_capabilities(frozenset())
-        await self._set({"max-bandwidth": QEMU_BANDWIDTH_BYTES_PER_S, "downtime-limit": QEMU_DOWNTIME_LIMIT_MS})
+        await self._set(
+            {
+                "max-bandwidth": QEMU_BANDWIDTH_BYTES_PER_S,
+                "downtime-limit": QEMU_DOWNTIME_LIMIT_MS,
+                "announce-rounds": QEMU_ANNOUNCE_ROUNDS,
+            }
+        )
 
     async def start_outgoing(self, uri: str) -> None:
         """Begin to send to `uri` (`tcp_uri`). Whether anybody listens there only shows in the status later."""

@@ -1,6 +1,7 @@
 """What a move was, told to people: as text, as a page, as pictures.
 
     record.py     the report of one move (JSON, schema 1) as frozen dataclasses
+    network.py    its part on whether the network follows the VM, and how that is told
     moments.py    what several renderings ask of a report: the blackout's place in the move, what the forecast missed
     words.py      numbers with their units, in words
     sentences.py  the sentences that the text and the page share, first of all the headline

@@ -14,6 +14,7 @@ from typing import Any
 
 from bascule.errors import Refused
 from bascule.report import reading
+from bascule.report.network import Network, read_network
 
 SCHEMA = 1
 
@@ -157,6 +158,7 @@ class Report:
     timeline: tuple[Reading, ...]
     marks: tuple[Mark, ...]
     phases: tuple[Phase, ...]
+    network: Network | None
     outage: Outage | None
 
     @classmethod
@@ -174,7 +176,7 @@ class Report:
                 remedy="Use the version of Bascule that wrote it, or a newer one.",
             )
         goals, sent, forecast = (reading.part(data, key) for key in ("goals", "bytes", "forecast"))
-        error, outage = (reading.part(data, key) for key in ("forecast_error", "outage"))
+        error, network, outage = (reading.part(data, key) for key in ("forecast_error", "network", "outage"))
         return cls(
             schema=SCHEMA,
             id=reading.text(data, "id"),
@@ -202,6 +204,7 @@ class Report:
                 Mark(reading.amount(row, "at_s"), reading.text(row, "what")) for row in reading.rows(data, "marks")
             ),
             phases=tuple(_phase(row) for row in reading.rows(data, "phases")),
+            network=read_network(network) if network else None,
             outage=_outage(outage) if outage else None,
         )
 

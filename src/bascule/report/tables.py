@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bascule.report import sentences, words
+from bascule.report import network, sentences, words
 from bascule.report.markup import Markup, element, fragment
 from bascule.report.record import Report, Round
 
@@ -96,6 +96,8 @@ def facts(move: Report, level: str) -> Markup:
         ("sent", ", ".join(sentences.sent_lines(move))),
         ("asked for", sentences.goals_told(move)),
     ]
+    if move.network is not None:
+        found += [("network", network.arrival(move.network)), ("announced", network.announced(move.network))]
     if outage is not None:
         found += [
             ("client", sentences.client_who(outage)),

@@ -129,7 +129,7 @@ def test_a_switch_that_missed_the_first_announcement_learns_from_the_next(net: A
     net.wait_until(lambda: net.ports_forward(net.switch), "the switch's port")
     assert net.ports_of(net.switch, GUEST) == []
 
-    asyncio.run(announce_again([(tap, Announcement(GUEST))], after_ms=(0, 10)))
+    asyncio.run(announce_again(lambda: announce_now([(tap, Announcement(GUEST))]), after_ms=(0, 10)))
     net.wait_until(lambda: net.ports_of(net.switch, GUEST) == [("p-b", False)], "the switch to learn")
 
 

@@ -250,14 +250,17 @@ async def test_a_move_comes_back_as_it_was_written(journal: Journal, path: Path)
     await journal.begin_move(begun)
     await journal.note_state_file("m1", "/shared/web.m1.bascule-state")
     await journal.end_move("m1", "source", "failed", "because", {"total_s": 1.5})
-    await journal.set_report("m1", {"total_s": 1.5, "outage": {"lost": 1}})
+    await asyncio.gather(
+        journal.amend_outage("m1", {"lost": 1}),
+        journal.amend_network("m1", {"state": "seen", "nics": [{"why": "'"}]}),
+    )
     again = await reopened(journal, path)
     assert await again.move("m1", "source") == replace(
         begun,
         state_file="/shared/web.m1.bascule-state",
         outcome="failed",
         reason="because",
-        report={"total_s": 1.5, "outage": {"lost": 1}},
+        report={"total_s": 1.5, "outage": {"lost": 1}, "network": {"state": "seen", "nics": [{"why": "'"}]}},
     )
     assert await again.move("m1", "destination") is None
     await again.close()

@@ -6,7 +6,7 @@ import pytest
 
 from bascule.errors import Failed
 from bascule.network.announcement import REPETITIONS_MS, Announcement, announce_again, announce_now
-from bascule.network.frames import gratuitous_arp, neighbour_advertisement, rarp
+from bascule.network.frames import gratuitous_arp, neighbour_advertisement, rarp, tagged
 
 MAC = "52:54:00:12:34:56"
 OTHER_MAC = "52:54:00:12:34:57"
@@ -41,6 +41,19 @@ def test_each_known_address_gets_a_frame_of_its_family():
     )
 
 
+def test_inside_a_vlan_of_the_guest_everything_is_tagged_and_rarp_comes_first():
+    inner = ((0x8100, 20),)
+    both = ((0x88A8, 100), *inner)
+    assert Announcement(MAC, ("10.77.0.50",), ((inner, "10.20.0.50"), (both, "fd20::50"))).frames() == (
+        rarp(MAC),
+        tagged(rarp(MAC), inner),
+        tagged(rarp(MAC), both),
+        gratuitous_arp(MAC, "10.77.0.50"),
+        tagged(gratuitous_arp(MAC, "10.20.0.50"), inner),
+        tagged(neighbour_advertisement(MAC, "fd20::50"), both),
+    )
+
+
 async def test_announce_now_announces_every_nic_by_its_own_tap():
     first, second = Collector(), Collector()
     sent = announce_now([(first, Announcement(MAC)), (second, Announcement(OTHER_MAC, ("10.0.0.1",)))])
@@ -60,7 +73,7 @@ async def test_repetitions_are_never_early_and_do_not_drift():
     tap = Collector()
     started_s = asyncio.get_running_loop().time()
     after_ms = (1, 4, 4, 9)
-    assert await announce_again([(tap, Announcement(MAC))], after_ms=after_ms) == 4
+    await announce_again(lambda: announce_now([(tap, Announcement(MAC))]), after_ms=after_ms)
     assert tap.frames == [rarp(MAC)] * 4
     for at_s, at_ms in zip(tap.times_s, after_ms, strict=True):
         # The loop may wake up by one tick of its clock early.
@@ -71,7 +84,7 @@ async def test_cancelling_stops_the_repetitions():
     tap = Collector()
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
-            await announce_again([(tap, Announcement(MAC))], after_ms=(0, 3_600_000))
+            await announce_again(lambda: announce_now([(tap, Announcement(MAC))]), after_ms=(0, 3_600_000))
     assert tap.frames == [rarp(MAC)]
 
 

@@ -56,6 +56,17 @@ def live(**changes: Any) -> dict[str, Any]:
             {"phase": "deciding", "start_s": 2.142, "duration_s": 0.004},
             {"phase": "releasing", "start_s": 2.146, "duration_s": 0.164},
         ],
+        "network": {
+            "state": "seen",
+            "verified_ms": 1.234,
+            "clock": "h2",
+            "why": "",
+            "announcements": 2,
+            "announced_frames": 6,
+            "at_source_after_run": 0,
+            "at_source_for_ms": 0.0,
+            "nics": [{"mac": "52:54:00:77:00:32", "addresses": 2, "verified_ms": 1.234, "why": ""}],
+        },
         "outage": outage(start_s=-0.55, end_s=2.86, stop_s=stop_s, silence_ms=38.0),
     }
     return report | changes
@@ -266,6 +277,7 @@ def _base(move: str, *, vm: str, way: tuple[str, str], mode: str, outcome: str) 
         "timeline": None,
         "marks": None,
         "phases": None,
+        "network": None,
         "outage": None,
     }
 

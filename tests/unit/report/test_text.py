@@ -22,6 +22,7 @@ def test_a_live_move_shows_everything(moves):
     assert "word to the destination                 0.7 ms" in text
     assert "total time: forecast 2.1 s, was 2.3 s (+10 %)" in text
     assert "sent 3,410, lost 0, duplicated 0, reordered 0" in text
+    assert "follows the VM: seen 1.2 ms after it ran (h2's clock) · announced 2 times in 6 frames" in text
 
 
 def test_the_bars_of_the_blackout_stand_where_the_parts_were(moves):
