@@ -4,7 +4,7 @@ It begins when the VM runs, and is beside everything: the move is decided and ov
 
 1. The VM is announced at once and four times more within 550 ms, for switches that were busy; at 50 ms the guest is
    asked to announce itself too, which it does for every address and VLAN that it has, where its driver can.
-2. Where nothing has arrived after 5 ms, its last neighbours are asked who has their address, in the guest's name: the
+2. Where nothing has arrived after 2 ms, its last neighbours are asked who has their address, in the guest's name: the
    answer goes to the guest alone, which takes it as any answer. A network that is silent otherwise shows its way so.
 3. A frame that came in by a port to the network and left by the VM's tap is the proof (`bascule.network.arrivals`).
    Its time, stamped by the kernel, less QEMU's RESUME, both from this host's wall clock, is `verified_ms`.
@@ -28,14 +28,13 @@ import structlog
 from bascule.agent.vm_network import NicNetwork, VmNetwork
 from bascule.errors import BasculeError
 from bascule.network.arrivals import Arrivals
-from bascule.network.bridge import wire_ports
 from bascule.network.ear import close_in_thread
 from bascule.qemu.machine import QemuMachine
 
 USUAL_MS = (0, 50, 150, 300, 550)
 UNTIL_SEEN_MS = (1000, 2000, 4000, 8000)
 GUEST_ANNOUNCES_AT_MS = 50
-ASK_AT_MS = 5
+ASK_AT_MS = 2
 GIVE_UP_MS = 10_000
 MOST_ANNOUNCED_FOR_SOURCE = 4
 _GUEST_ANNOUNCES = {"initial": 50, "max": 550, "rounds": 1, "step": 100}
@@ -47,7 +46,6 @@ class NicFinding:
     """What was seen of one NIC; `arrivals` while it is watched. `asked`: how many neighbours were."""
 
     nic: NicNetwork
-    wires: tuple[str, ...] = ()
     arrivals: Arrivals | None = None
     verified_ms: float | None = None
     asked: int = 0
@@ -59,7 +57,7 @@ class NicFinding:
             return ""
         if self.trouble:
             return self.trouble
-        if not self.wires:
+        if not self.nic.wires:
             return f"bridge {self.nic.bridge} has no port to a network"
         seen = self.arrivals.seen if self.arrivals is not None else None
         if seen is not None and seen.on_wire:
@@ -139,14 +137,18 @@ class ArrivalWatch:
     # --- what is done ------------------------------------------------------------------------------------------------
 
     async def _open(self) -> None:
+        trouble = ""
+        try:
+            await self.network.find_wires()  # which was done before, as a rule: it takes a while
+        except (BasculeError, OSError) as error:
+            trouble = f"{error}"
         for finding in self._findings:
+            nic = finding.nic
             try:
-                finding.wires = await asyncio.to_thread(wire_ports, finding.nic.bridge)
-                finding.arrivals = Arrivals(
-                    finding.nic.mac, finding.nic.tap.name, finding.wires, since_ns=self.resumed_us * 1000
-                )
-            except (BasculeError, OSError) as error:
-                finding.trouble = f"this host cannot watch it: {error}"
+                finding.arrivals = Arrivals(nic.mac, nic.tap.name, nic.wires or (), since_ns=self.resumed_us * 1000)
+            except OSError as error:
+                trouble = trouble or f"this host cannot watch tap {nic.tap.name}: {error.strerror}"
+            finding.trouble = trouble
 
     def _look(self) -> None:
         for finding in self._findings:

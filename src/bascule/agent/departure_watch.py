@@ -23,7 +23,6 @@ from bascule.agent.vm_network import VmNetwork
 from bascule.errors import BasculeError
 from bascule.migration.model import Move
 from bascule.network.arrivals import WireCount
-from bascule.network.bridge import wire_ports
 
 LOOK_AFTER_S = (0.1, 0.2, 0.4, 0.8)
 ANSWER_DEADLINE_S = 14.0  # the destination answers as soon as it has seen something, and after 10 s in any case
@@ -56,12 +55,11 @@ class DepartureWatch:
         if self._counter is not None or not self._network.nics:
             return
         try:
-            self._counter = await asyncio.to_thread(self._open)
+            await self._network.find_wires()
+            watched = [(nic.mac, port) for nic in self._network.nics for port in nic.wires or ()]
+            self._counter = WireCount(watched)
         except (BasculeError, OSError) as error:
             structlog.get_logger().warning("frames for the VM cannot be counted", move=self._move.id, why=str(error))
-
-    def _open(self) -> WireCount:
-        return WireCount([(nic.mac, port) for nic in self._network.nics for port in wire_ports(nic.bridge)])
 
     def ran(self) -> None:
         """The destination says that the VM runs. It takes microseconds."""

@@ -7,6 +7,7 @@ stop, and `take` puts it into use there. Nothing of this may fail a move: what c
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ import structlog
 
 from bascule.network.address_book import AddressBook, Known, read_known
 from bascule.network.announcement import Announcement, announce_now
+from bascule.network.bridge import wire_ports
 from bascule.network.claims import Claim
 from bascule.network.ear import Ear
 from bascule.network.frames import arp_request, neighbour_solicitation, tagged
@@ -33,6 +35,7 @@ class NicNetwork:
         self.mac = nic.mac
         self.bridge = nic.bridge
         self.book = AddressBook()
+        self.wires: tuple[str, ...] | None = None  # its bridge's ports to the network, once they were looked for
         self._ear: Ear | None = None
         self._said: dict[bytes, None] = {}  # by us in the guest's name: it would teach us what we knew already
 
@@ -98,6 +101,12 @@ class VmNetwork:
         """Learn the guest's addresses from now on."""
         for nic in self.nics:
             nic.listen()
+
+    async def find_wires(self) -> None:
+        """Look for the bridges' ports to the network, where that was not done. Raises Refused without a bridge."""
+        for nic in self.nics:
+            if nic.wires is None:
+                nic.wires = await asyncio.to_thread(wire_ports, nic.bridge)
 
     def announce(self) -> None:
         """Announce all NICs, once. It takes microseconds. Raises Failed for those that could not be."""
