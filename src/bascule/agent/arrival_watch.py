@@ -80,6 +80,7 @@ class ArrivalWatch:
     machine: QemuMachine
     resumed_us: int
     guest_can_announce: bool = True
+    give_up_ms: float = GIVE_UP_MS
     settled: asyncio.Event = field(default_factory=asyncio.Event)
     _findings: list[NicFinding] = field(default_factory=list)
     _state: str = "watching"
@@ -117,7 +118,7 @@ class ArrivalWatch:
                 guest_announces_ms = [at_ms for at_ms in guest_announces_ms if at_ms <= USUAL_MS[-1]]
                 if not announce_ms:
                     return
-            elif now_ms >= GIVE_UP_MS:
+            elif now_ms >= self.give_up_ms:
                 self._settle("not seen")
                 return
             if _due(announce_ms, now_ms):

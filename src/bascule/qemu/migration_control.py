@@ -9,6 +9,9 @@ What QEMU does of itself (each sentence is a test in tests/lab/qemu):
 - A source that `completed` is `postmigrate` and can run again until the destination does; while that runs, it fails
   on the disks' write lock.
 - The status is that of the last migration begun, also the incoming one: right after the start it is `setup`.
+- A destination announces its NICs by itself, five times by RARP, and has the guest do so where its driver can, from
+  its load on, though what it sends while it is paused only leaves when it runs. `prepare` has it send nothing;
+  `announce-self` does.
 - An idle guest finishes under the lowest downtime limit, right after the first round.
 - While the guest is stopped and the destination does not read (frozen, its host gone), the source is stuck in sending:
   it answers no command, not even migrate_cancel, until the connection breaks. `cut` breaks it.

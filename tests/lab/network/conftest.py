@@ -10,7 +10,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 import pytest
@@ -55,7 +55,11 @@ class Host:
             os.close(namespace)
 
     def run(self, function: Callable[..., T], *arguments: object, **named: object) -> T:
-        return self._thread.submit(function, *arguments, **named).result()
+        return self.start(function, *arguments, **named).result()
+
+    def start(self, function: Callable[..., T], *arguments: object, **named: object) -> Future[T]:
+        """Run it in this namespace and go on; the next one waits for it."""
+        return self._thread.submit(function, *arguments, **named)
 
     def ip(self, *words: str) -> None:
         ip("-n", self.name, *words)
