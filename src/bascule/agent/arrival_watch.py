@@ -57,6 +57,8 @@ class NicFinding:
             return ""
         if self.trouble:
             return self.trouble
+        if self.nic.wires is None:
+            return f"the ports of bridge {self.nic.bridge} could not be read"
         if not self.nic.wires:
             return f"bridge {self.nic.bridge} has no port to a network"
         seen = self.arrivals.seen if self.arrivals is not None else None
@@ -138,18 +140,13 @@ class ArrivalWatch:
     # --- what is done ------------------------------------------------------------------------------------------------
 
     async def _open(self) -> None:
-        trouble = ""
-        try:
-            await self.network.find_wires()  # which was done before, as a rule: it takes a while
-        except (BasculeError, OSError) as error:
-            trouble = f"{error}"
+        await self.network.find_wires()  # which was done before, as a rule: it takes a while
         for finding in self._findings:
             nic = finding.nic
             try:
                 finding.arrivals = Arrivals(nic.mac, nic.tap.name, nic.wires or (), since_ns=self.resumed_us * 1000)
             except OSError as error:
-                trouble = trouble or f"this host cannot watch tap {nic.tap.name}: {error.strerror}"
-            finding.trouble = trouble
+                finding.trouble = f"this host cannot watch tap {nic.tap.name}: {error.strerror}"
 
     def _look(self) -> None:
         for finding in self._findings:

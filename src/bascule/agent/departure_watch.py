@@ -54,11 +54,11 @@ class DepartureWatch:
         """Have the counters stand before they are needed. What fails here is only not counted."""
         if self._counter is not None or not self._network.nics:
             return
+        await self._network.find_wires()
         try:
-            await self._network.find_wires()
             watched = [(nic.mac, port) for nic in self._network.nics for port in nic.wires or ()]
             self._counter = WireCount(watched)
-        except (BasculeError, OSError) as error:
+        except OSError as error:
             structlog.get_logger().warning("frames for the VM cannot be counted", move=self._move.id, why=str(error))
 
     def ran(self) -> None:

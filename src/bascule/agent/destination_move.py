@@ -378,8 +378,7 @@ class DestinationMove:
             port = await self._control.start_incoming(config.migration_address, self._host.migration_ports)
             address = tcp_uri(self._host.reachable_address, port)
         self.deliver(facts.IncomingReady(address))
-        with suppress(BasculeError, OSError):  # for the watch after the run, which looks again where it fails
-            await incoming.network.find_wires()
+        await incoming.network.find_wires()  # for the watch after the run
 
     def _taken_record(self, epoch: int) -> VmRecord:
         """What the journal holds of the VM once it is taken."""

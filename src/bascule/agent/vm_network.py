@@ -103,10 +103,12 @@ class VmNetwork:
             nic.listen()
 
     async def find_wires(self) -> None:
-        """Look for the bridges' ports to the network, where that was not done. Raises Refused without a bridge."""
+        """Look for the bridges' ports to the network, where that was not done. What cannot be found stays unknown."""
         for nic in self.nics:
-            if nic.wires is None:
-                nic.wires = await asyncio.to_thread(wire_ports, nic.bridge)
+            try:
+                nic.wires = nic.wires if nic.wires is not None else await asyncio.to_thread(wire_ports, nic.bridge)
+            except Exception as error:  # whatever the kernel says to it: this is beside the move
+                structlog.get_logger().warning("ports of a bridge not found", bridge=nic.bridge, why=str(error))
 
     def announce(self) -> None:
         """Announce all NICs, once. It takes microseconds. Raises Failed for those that could not be."""

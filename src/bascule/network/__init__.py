@@ -3,6 +3,8 @@
 - `tap`: a tap of our own for each NIC, silent until told; `foreign_tap`: getting it back from a running QEMU
 - `bridge`: ports, addresses and learned MACs of a bridge
 - `frames`, `announcement`: telling the network a VM's new place
+- `ear`, `claims`, `address_book`: learning a running guest's addresses from what it says at its tap
+- `arrivals`: seeing whether the network brings a VM's frames here, or still elsewhere
 - `netlink`: how the above talk to the kernel about links
 - `probe`, `outage`: asking a guest many times a second from outside, and what the answers say
 

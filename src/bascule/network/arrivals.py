@@ -32,21 +32,33 @@ _STATISTICS = struct.Struct("=II")
 
 @dataclass(slots=True)
 class Sighted:
-    """When frames of each sender were seen first, in ns of the wall clock."""
+    """When frames of each sender were seen, in ns of the wall clock: first on the wire, first and last at the tap."""
 
     on_wire: dict[bytes, int] = field(default_factory=dict)
-    at_tap: dict[bytes, int] = field(default_factory=dict)
+    at_tap: dict[bytes, tuple[int, int]] = field(default_factory=dict)
 
-    def note(self, sender: bytes, at_ns: int, *, at_tap: bool) -> None:
-        """Take in one frame. Of too many senders, later ones are passed over."""
-        seen = self.at_tap if at_tap else self.on_wire
-        if sender in seen or len(seen) < MOST_SENDERS:
-            seen[sender] = min(seen.get(sender, at_ns), at_ns)
+    def came_in(self, sender: bytes, at_ns: int) -> None:
+        """A frame came in by a port to the network. Of too many senders, later ones are passed over."""
+        if sender in self.on_wire or len(self.on_wire) < MOST_SENDERS:
+            self.on_wire[sender] = min(self.on_wire.get(sender, at_ns), at_ns)
+
+    def left(self, sender: bytes, at_ns: int) -> None:
+        """A frame left by the tap, for the VM."""
+        if sender in self.at_tap or len(self.at_tap) < MOST_SENDERS:
+            first_ns, last_ns = self.at_tap.get(sender, (at_ns, at_ns))
+            self.at_tap[sender] = (min(first_ns, at_ns), max(last_ns, at_ns))
 
     @property
     def arrived_ns(self) -> int | None:
-        """When the first frame that came from the network was at the tap."""
-        return min((self.at_tap[sender] for sender in self.at_tap.keys() & self.on_wire.keys()), default=None)
+        """When the first frame that came from the network was at the tap.
+
+        What was carried over from the VM's last host may bear the same sender, but was at the tap before.
+        """
+        arrived = []
+        for sender in self.at_tap.keys() & self.on_wire.keys():
+            (first_ns, last_ns), came_in_ns = self.at_tap[sender], self.on_wire[sender]
+            arrived += [at_ns for at_ns in (first_ns, last_ns) if at_ns >= came_in_ns][:1]
+        return min(arrived, default=None)
 
 
 class Arrivals:
@@ -79,7 +91,8 @@ class Arrivals:
                 frame, ancillary, _, address = sock.recvmsg(_READ_BYTES, socket.CMSG_SPACE(_TIMESPEC.size))
                 at_ns = _stamp_ns(ancillary)
                 if at_ns >= self._since_ns and (address[2] == _OUTGOING) == at_tap:
-                    self.seen.note(frame[6:12], at_ns, at_tap=at_tap)
+                    note = self.seen.left if at_tap else self.seen.came_in
+                    note(frame[6:12], at_ns)
 
     def sockets(self) -> list[socket.socket]:
         """What is to be closed in the end, each in some ms."""

@@ -10,11 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bascule.network.frames import (
+    arp_request,
     gratuitous_arp,
     internet_checksum,
     mac_bytes,
     neighbour_advertisement,
+    neighbour_solicitation,
     rarp,
+    tagged,
 )
 
 MAC = "52:54:00:12:34:56"
@@ -85,3 +88,32 @@ def test_addresses_of_the_wrong_family_are_refused():
         gratuitous_arp(MAC, "fe80::1")
     with pytest.raises(ValueError, match=r"10\.0\.0\.1"):
         neighbour_advertisement(MAC, "10.0.0.1")
+
+
+def test_an_arp_request_asks_everybody_for_another_address():
+    frame = arp_request(MAC, "10.77.0.50", "10.77.0.1")
+    assert frame[0:6] == b"\xff" * 6
+    assert frame[20:22] == bytes([0, 1])
+    assert (frame[28:32], frame[32:38], frame[38:42]) == (bytes([10, 77, 0, 50]), bytes(6), bytes([10, 77, 0, 1]))
+
+
+def test_a_solicitation_goes_to_the_group_of_the_address_that_it_wants():
+    sender, wanted = IPv6Address("fd77::50"), IPv6Address("fd77::ab:cdef:1234")
+    frame = neighbour_solicitation(MAC, sender, wanted)
+    group = IPv6Address("ff02::1:ffef:1234").packed
+    assert frame[0:6] == bytes.fromhex("3333ffef1234")
+    assert frame[12:14] == bytes.fromhex("86dd")
+    assert (frame[20], frame[21]) == (58, 255)
+    assert (frame[22:38], frame[38:54]) == (sender.packed, group)
+    message = frame[54:86]
+    assert (message[0], message[1], message[4:8]) == (135, 0, bytes(4))
+    assert message[8:24] == wanted.packed
+    assert message[24:32] == bytes([1, 1]) + HARDWARE
+    assert internet_checksum(sender.packed + group + struct.pack("!IxxxB", len(message), 58) + message) == 0
+    assert len(frame) == 86
+
+
+def test_tags_stand_between_the_addresses_and_the_rest():
+    frame = tagged(rarp(MAC), ((0x88A8, 100), (0x8100, 20)))
+    assert frame == rarp(MAC)[:12] + bytes.fromhex("88a80064 81000014") + rarp(MAC)[12:]
+    assert tagged(rarp(MAC), ()) == rarp(MAC)
