@@ -92,7 +92,7 @@ class AddressBook:
     def take(self, known: Iterable[Known], now_s: float) -> None:
         """Replace what is remembered by what another host has learned, where the VM ran until now."""
         self._entries = {}
-        for each in sorted(known, key=lambda known: -known.age_s)[-MOST_ADDRESSES:]:
+        for each in sorted(reversed(tuple(known)), key=lambda known: -known.age_s)[-MOST_ADDRESSES:]:
             neighbours = dict.fromkeys(reversed(each.neighbours[:MOST_NEIGHBOURS]))
             self._entries[(each.vlans, each.address)] = _Entry(now_s - each.age_s, True, neighbours)
 
@@ -115,8 +115,8 @@ def _read_row(row: Mapping[str, Any]) -> Known:
     vlans = tuple((int(protocol), int(number)) for protocol, number in row.get("vlans", ()))
     if any(protocol not in VLAN_PROTOCOLS or not 0 <= number < 4096 for protocol, number in vlans):
         raise ValueError(f"no VLAN tags: {vlans}")
-    neighbours = tuple(ip_address(each) for each in row.get("neighbours", ())[:MOST_NEIGHBOURS])
+    neighbours = tuple(ip_address(str(each)) for each in row.get("neighbours", ())[:MOST_NEIGHBOURS])
     age_s = float(row.get("age_s", 0.0))
     if not 0 <= age_s <= AGE_S:
         raise ValueError(f"no age: {age_s}")
-    return Known(ip_address(row["address"]), vlans[:2], neighbours, age_s)
+    return Known(ip_address(str(row["address"])), vlans[:2], neighbours, age_s)
