@@ -133,4 +133,6 @@ def test_a_nic_that_nobody_speaks_to_is_no_failure(place: Callable[..., Place]) 
     assert first["verified_ms"] >= 0
     assert (network["state"], second["mac"], second["verified_ms"]) == ("not seen", SECOND, None)
     assert second["why"] == "nobody sent it anything, and no neighbour is known that could be asked"
-    there.assert_only_on("h2")
+    assert len(there.taps("h2")) == 2
+    assert (there.taps("h1"), there.qemus("h1")) == ([], [])
+    there.guest.status(there.lab)
