@@ -92,7 +92,7 @@ class AddressBook:
     def take(self, known: Iterable[Known], now_s: float) -> None:
         """Replace what is remembered by what another host has learned, where the VM ran until now."""
         self._entries = {}
-        for each in sorted(reversed(tuple(known)), key=lambda known: -known.age_s)[-MOST_ADDRESSES:]:
+        for each in reversed(sorted(known, key=lambda known: known.age_s)[:MOST_ADDRESSES]):
             neighbours = dict.fromkeys(reversed(each.neighbours[:MOST_NEIGHBOURS]))
             self._entries[(each.vlans, each.address)] = _Entry(now_s - each.age_s, True, neighbours)
 
