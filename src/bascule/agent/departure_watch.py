@@ -1,6 +1,7 @@
-"""After a move, on the source: what the destination has seen of the VM's frames, and whether any still come here.
+"""Beside a move, on the source: the guest's addresses for the destination, and whether the network follows the VM there.
 
-It begins when the destination says that the VM runs, and is beside the move, which nothing of this holds up: the report
+The addresses go along with the preparation, and once more if they have changed when the VM is about to stop. The watch
+begins when the destination says that the VM runs, and is beside the move, which nothing of this holds up: the report
 says what is known when it is written, and is completed when more is. Frames are counted in the kernel, as they come in
 by the ports to the network: those of a switch that does not know the VM's new place, or that sends a frame for an
 unknown MAC everywhere. While some come, the destination is told, and announces again, four times at most.
@@ -42,6 +43,7 @@ class DepartureWatch:
         self._network = network
         self._spawn = spawn
         self._amend = amend
+        self._told: set[tuple[str, str, str]] = set()
         self._counter: WireCount | None = None
         self._is_counted = False
         self._finding: dict[str, Any] | None = None
@@ -49,6 +51,19 @@ class DepartureWatch:
         self._last_came_ms = 0.0
         self._ran_s: float | None = None
         self._reported = False
+
+    def addresses(self) -> list[dict[str, Any]]:
+        """The guest's addresses as they are known now, to be told to the destination."""
+        rows = self._network.to_json()
+        self._told = _named(rows)
+        return rows
+
+    async def tell_addresses(self) -> None:
+        """The VM is about to stop: tell the destination if the guest's addresses are others than it was told."""
+        if _named(self._network.to_json()) != self._told:
+            path = f"/v1/peer/moves/{self._move.id}/addresses"
+            with suppress(NoAnswerError, BasculeError):  # it announces what it knows, and the guest the rest
+                await self._peers.ask(self._peer, "PUT", path, {"network": self.addresses()}, deadline_s=2)
 
     async def get_ready(self) -> None:
         """Have the counters stand before they are needed. What fails here is only not counted."""
@@ -140,3 +155,7 @@ class DepartureWatch:
             "at_source_for_ms": round(self._last_came_ms, 1),
             "nics": finding.get("nics", []),
         }
+
+
+def _named(rows: list[dict[str, Any]]) -> set[tuple[str, str, str]]:
+    return {(row["mac"], each["address"], str(each["vlans"])) for row in rows for each in row["known"]}

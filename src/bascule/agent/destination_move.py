@@ -151,13 +151,11 @@ class DestinationMove:
     def learn_addresses(self, rows: object) -> None:
         """The source says which addresses the guest has, as `VmNetwork.to_json` writes them."""
         self._addresses = rows
-        if self._incoming is not None and rows is not None:
+        if self._incoming is not None and not isinstance(self.state, SETTLED):
             self._incoming.network.take(rows)
 
-    def source_stopped(self, addresses: object) -> None:
-        """The source says that the VM stands still, and which addresses its guest has."""
-        if addresses is not None:
-            self.learn_addresses(addresses)
+    def source_stopped(self) -> None:
+        """The source says that the VM stands still."""
         self.deliver(facts.StopNotice())
 
     async def take(self, state_file: str | None, *, last_copy: bool) -> dict[str, Any]:

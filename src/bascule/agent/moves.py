@@ -246,10 +246,15 @@ class Moves:
 
         self._tasks.spawn(run(), f"move {incoming.move.id} in")
 
-    def source_stopped(self, move_id: str, addresses: object) -> None:
-        """The source of this move says that the VM stands still, and which addresses its guest has."""
+    def source_stopped(self, move_id: str) -> None:
+        """The source of this move says that the VM stands still."""
         if (incoming := self._incoming.get(move_id)) is not None:
-            incoming.source_stopped(addresses)
+            incoming.source_stopped()
+
+    def learn_addresses(self, move_id: str, rows: object) -> None:
+        """The source of this move says which addresses the VM's guest has."""
+        if (incoming := self._incoming.get(move_id)) is not None:
+            incoming.learn_addresses(rows)
 
     async def arrival(self, move_id: str, vm_uuid: str, *, still_there: bool) -> dict[str, Any]:
         """What was seen of a VM's frames here after its move, once it is settled, or after some seconds.

@@ -30,10 +30,10 @@ class Preparation(BaseModel):
     network: list[dict[str, Any]] | None = None
 
 
-class Stopped(BaseModel):
-    """The VM stands still on the source; `network` as in `Preparation`."""
+class Addresses(BaseModel):
+    """What the source has learned of the guest's addresses since; `network` as in `Preparation`."""
 
-    network: list[dict[str, Any]] | None = None
+    network: list[dict[str, Any]]
 
 
 class ArrivalQuestion(BaseModel):
@@ -118,9 +118,15 @@ def make_peer_api(host: Host) -> FastAPI:
         return {"address": await host.moves.prepare(request.model_dump())}
 
     @app.post("/v1/peer/moves/{move_id}/stopped")
-    async def stopped(move_id: str, notice: Stopped | None = None) -> dict[str, str]:
+    async def stopped(move_id: str) -> dict[str, str]:
         """The VM stands still on the source: frames for it may be drawn here."""
-        host.moves.source_stopped(move_id, notice.network if notice is not None else None)
+        host.moves.source_stopped(move_id)
+        return {}
+
+    @app.put("/v1/peer/moves/{move_id}/addresses")
+    async def addresses(move_id: str, learned: Addresses) -> dict[str, str]:
+        """The guest's addresses, shortly before it stops: they are announced when it does."""
+        host.moves.learn_addresses(move_id, learned.network)
         return {}
 
     @app.post("/v1/peer/moves/{move_id}/arrival")

@@ -316,7 +316,7 @@ class SourceMove:
                     "move": move_to_dict(move),
                     "definition": self.vm.definition_dict,
                     "accelerator": self.vm.accelerator,
-                    "network": self.vm.network.to_json(),
+                    "network": self._departure.addresses(),
                 }
                 path = "/v1/peer/moves"
                 answer = await host.peers.ask(self.peer, "POST", path, body, deadline_s=60)
@@ -332,15 +332,16 @@ class SourceMove:
                 await self._control.prepare(MigrationParameters())
                 await self._control.start_outgoing(address)
             case do.SetDowntimeLimit(limit_ms=limit_ms):
+                self._spawn(self._departure.tell_addresses(), "tell addresses")  # it is about to stop
                 await self._control.set_downtime_limit(limit_ms)
             case do.SaveState():
                 self._saving = asyncio.current_task()
+                self._spawn(self._departure.tell_addresses(), "tell addresses")
                 await self._save()
             case do.CancelCopy():
                 await self._cancel_copy()
             case do.TellStopped():
-                path, body = f"/v1/peer/moves/{move.id}/stopped", {"network": self.vm.network.to_json()}
-                await host.peers.ask(self.peer, "POST", path, body, deadline_s=2)
+                await host.peers.ask(self.peer, "POST", f"/v1/peer/moves/{move.id}/stopped", deadline_s=2)
             case do.AskTake() | do.AskRefuse():
                 self.deliver(await ask_register(host, self.peer, command, self.story, self.now()))
             case do.JournalWithdrawal():

@@ -1,8 +1,9 @@
 """A VM's network as its agent knows it: its taps, the addresses that its frames name there, and announcing them.
 
 While the VM runs its frames are listened to (`bascule.network.ear`), so that whoever takes it over can announce all its
-addresses from the first moment: `to_json` goes to the destination with the preparation of a move and again at the VM's
-stop, and `take` puts it into use there. Nothing of this may fail a move: what cannot be learned is not announced.
+addresses from the first moment: `to_json` goes to the destination with the preparation of a move, and again if they
+change before the VM stops, and `take` puts it into use there. Nothing of this may fail a move: what cannot be learned is
+not announced.
 """
 
 from __future__ import annotations
