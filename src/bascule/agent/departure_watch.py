@@ -1,4 +1,4 @@
-"""Beside a move, on the source: the guest's addresses for the destination, and whether the network follows the VM there.
+"""Beside a move, on the source: the guest's addresses for the destination, and whether the network follows the VM.
 
 The addresses go along with the preparation, and once more if they have changed when the VM is about to stop. The watch
 begins when the destination says that the VM runs, and is beside the move, which nothing of this holds up: the report

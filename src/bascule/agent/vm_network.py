@@ -2,8 +2,8 @@
 
 While the VM runs its frames are listened to (`bascule.network.ear`), so that whoever takes it over can announce all its
 addresses from the first moment: `to_json` goes to the destination with the preparation of a move, and again if they
-change before the VM stops, and `take` puts it into use there. Nothing of this may fail a move: what cannot be learned is
-not announced.
+change before the VM stops, and `take` puts it into use there. Nothing of this may fail a move: what cannot be learned
+is not announced.
 """
 
 from __future__ import annotations
