@@ -6,8 +6,8 @@ prints for each mode what was searched, how many worlds and steps, how deep, whe
 rules were broken, with the story of one. It exits 1 if there was any.
 
 What is real: both engines (`migration.source`, `migration.destination`), how a restarted agent goes on
-(`migration.recovery`, `source_confirming.released`), the gate's rule, the register's `settle`. What is a model: QEMU, the
-network, the journal's custody of ownership, and the two shells that perform the engine's commands (`shell_source`,
+(`migration.recovery`, `source_confirming.released`), the gate's rule, the register's `settle`. What is a model: QEMU,
+the network, the journal's custody of ownership, and the two shells that perform the engine's commands (`shell_source`,
 `shell_destination`, `lives`, `questions`, as `bascule.agent` does it). A command that leaves something half done when
 its agent dies falls into parts, so that agents die between any two durable writes.
 
@@ -27,9 +27,10 @@ Where it deviates from the shells, knowingly:
 - Nothing is forgotten: refusals and old moves stay in the journal.
 - One VM and two hosts. The steering, the announcements and the pictures do not exist.
 
-What is known to be open, and forgiven: the source's agent is dead when the copy breaks at the last moment, its QEMU
-lets the VM run on, and is killed before the agent is back. Nobody is left who knows that the VM ran on; the
-destination, which has loaded everything, goes on with what it has.
+What is known to be open, and forgiven: the copy breaks or is ended at the last moment, with everything loaded on the
+destination; the source's QEMU lets the VM run on, and its host loses power before its agent has written that it
+withdraws (for want of milliseconds, or because it was dead). Nobody is left who knows that the VM ran on, and the
+destination goes on with what it has.
 """
 
 from __future__ import annotations

@@ -67,6 +67,8 @@ def perform(draft: Draft, me: int, entry: Entry) -> None:
             conclude(draft, me, number, outcome)
         case _:
             raise TypeError(command)
+    if isinstance(draft.engine(me, number), source.Ended) and all(entry[0] != number for entry in draft.host(me).todo):
+        draft.end_engine(me, number)  # all that was asked for is done, to the last conclusion
 
 
 def my_qemu(draft: Draft, me: int, number: int) -> bool:
@@ -169,9 +171,6 @@ def conclude(draft: Draft, me: int, number: int, outcome: Outcome) -> None:
     draft.put(me, records=with_value(draft.host(me).records, number, outcome.value))
     if outcome is not Outcome.UNKNOWN:
         look_at_truth(draft, me, number, outcome)
-    ended = isinstance(draft.engine(me, number), source.Ended)
-    if ended and all(entry[0] != number for entry in draft.host(me).todo):  # else it is concluded once more
-        draft.end_engine(me, number)
 
 
 def look_at_truth(draft: Draft, me: int, number: int, outcome: Outcome) -> None:

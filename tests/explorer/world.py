@@ -343,7 +343,7 @@ class Draft:
         if host.qemu.stale and not forgiven:
             raise Broken(f"{NAMES[index]} runs the VM as it was before it ran elsewhere")
         ran = host.ran if host.row.epoch in host.ran else tuple(sorted((*host.ran, host.row.epoch)))
-        self.put(index, qemu=host.qemu._replace(running=True), ran=ran)
+        self.put(index, qemu=host.qemu._replace(running=True, stale=False), ran=ran)
         if self.host(1 - index).qemu is not None:
             self.put_qemu(1 - index, stale=True)
         if "whole" in self.rest.saved:
