@@ -64,6 +64,10 @@ class GuestVm:
         self._image = build(cache, progress=self._progress)
         return self._image
 
+    def use_image(self, image: GuestImage) -> None:
+        """Boot another image than the lab's own."""
+        self._image = image
+
     def definition(self, lab: Lab, sections: str = "") -> str:
         """Return the VM's definition with `sections` added; kernel and initrd are put where QEMU may read them."""
         image = self._image or self.build_image()

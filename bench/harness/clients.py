@@ -1,0 +1,155 @@
+"""The clients beside the moves: an outside probe that all rows share, and the load of a workload.
+
+They live in the lab's client namespace. A probe asks by UDP `hz` times a second; a second one keeps a TCP connection
+with the echo service, as a user's would be. Loads are programs of their own, so that nothing here slows a manager down.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from array import array
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bascule.errors import Failed
+from bascule.lab.guest_vm import GuestVm
+from bascule.lab.laboratory import Lab
+from bascule.lab.names import namespace
+from bascule.network.outage import Outage, outage_between
+from bascule.network.probe.session import ProbeSession
+from harness.redis_image import PORT as REDIS_PORT
+from harness.workloads import Workload
+
+ECHO_PORT = 7
+TCP_HZ = 100.0
+BEFORE_NS = 300_000_000  # of a window's margins
+AFTER_NS = 1_500_000_000
+LOAD_START_S = 60.0
+LOAD_END_S = 60.0
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True, slots=True)
+class Felt:
+    """What the clients felt in one window; `stall_ms` is the load's longest time without an answer."""
+
+    udp: Outage
+    tcp: Outage
+    stall_ms: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures, without samples."""
+        kept = ("sent", "lost", "duplicated", "reordered", "longest_silence_ms", "own_gap_longest_ms", "note")
+        udp, tcp = self.udp.to_dict(), self.tcp.to_dict()
+        return {
+            **{name: udp[name] for name in kept},
+            "tcp_lost": tcp["lost"],
+            "tcp_longest_silence_ms": tcp["longest_silence_ms"],
+            "stall_ms": self.stall_ms,
+        }
+
+
+class Clients:
+    """All clients of one guest. Use `with`; `finish` first, or there are no sums."""
+
+    def __init__(self, lab: Lab, guest: GuestVm, workload: Workload) -> None:
+        self._lab, self._workload = lab, workload
+        client = namespace(lab.name, "client")
+        folder = lab.places.directory
+        self._record = folder / "load.record"
+        self._load: subprocess.Popen[bytes] | None = None
+        echo = f"{guest.address}:{ECHO_PORT}"
+        self._address = guest.address
+        self._udp = ProbeSession.start(folder / "udp.probe", namespace=client, udp=echo, hz=workload.hz)
+        self._tcp = ProbeSession.start(folder / "tcp.probe", namespace=client, tcp=echo, hz=TCP_HZ)
+        self._timeouts_before = 0
+        self.load_said: dict[str, Any] = {}
+        self._steps: array[int] = array("q")
+
+    def __enter__(self) -> Clients:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for probe in (self._udp, self._tcp):
+            probe.close()
+        if self._load is not None and self._load.poll() is None:
+            self._load.kill()
+            self._load.wait()
+        for file in (self._udp.output, self._tcp.output, self._record):
+            file.unlink(missing_ok=True)
+
+    def begin(self) -> None:
+        """Wait until all clients have had an answer."""
+        for probe in (self._udp, self._tcp):
+            probe.wait_connected()
+            if probe.silent:
+                raise Failed("the guest does not answer the probe")
+        if self._workload.load:
+            port = REDIS_PORT if self._workload.load == "redis" else ECHO_PORT
+            program = HERE / f"{self._workload.load}_load.py"
+            self._load = self._lab.popen(
+                "client",
+                [sys.executable, str(program), self._address, str(port), str(self._record)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                start_new_session=True,
+            )
+            assert self._load.stdout is not None
+            if self._load.stdout.readline().strip() != b"ready":
+                raise Failed(f"the {self._workload.load} load did not begin")
+        self._timeouts_before = self._tcp_timeouts()
+
+    def finish(self) -> None:
+        """End the load, which then checks its data, and the probes, which take in the last answers."""
+        if self._load is not None:
+            said, _ = self._load.communicate(timeout=LOAD_END_S)
+            self.load_said = json.loads(said)
+            with self._record.open("rb") as file:
+                self._steps.frombytes(file.read())
+        self.tcp_timeouts = self._tcp_timeouts() - self._timeouts_before
+        for probe in (self._udp, self._tcp):
+            probe.stop()
+
+    def felt(self, begin_ns: int, end_ns: int) -> Felt:
+        """Return what was felt in the window of a move. After `finish`."""
+        window = begin_ns - BEFORE_NS, end_ns + AFTER_NS
+        return Felt(
+            outage_between(self._udp.samples("udp"), *window, max_samples=3),
+            outage_between(self._tcp.samples("tcp"), *window, max_samples=3),
+            self._stall_ms(*window),
+        )
+
+    def whole(self) -> Outage:
+        """Account for everything that the UDP probe sent."""
+        samples = self._udp.samples("udp")
+        return outage_between(samples, samples.sent_at_ns[0], samples.stopped_at_ns or samples.recorded_until_ns)
+
+    def connection(self) -> Any:
+        """What became of the TCP probe's connection."""
+        samples = self._tcp.samples("tcp")
+        return self._tcp.connection("tcp", samples.sent_at_ns[0], samples.stopped_at_ns or samples.recorded_until_ns)
+
+    def rates(self, begin_ns: int, end_ns: int, step_ns: int) -> list[int]:
+        """Return how much the load got back in each `step_ns` of a window: bytes, or Redis's commands."""
+        found = [0] * max(1, -(-(end_ns - begin_ns) // step_ns))
+        for at, amount in zip(self._steps[::2], self._steps[1::2], strict=True):
+            if begin_ns <= at < end_ns:
+                found[(at - begin_ns) // step_ns] += amount
+        return found
+
+    def _stall_ms(self, begin_ns: int, end_ns: int) -> float | None:
+        at = self._steps[::2]
+        if not at:
+            return None
+        inside = [moment for moment in at if begin_ns <= moment < end_ns]
+        edges = [begin_ns, *inside, end_ns]
+        return max(after - before for before, after in zip(edges, edges[1:], strict=False)) / 1e6
+
+    def _tcp_timeouts(self) -> int:
+        """Return how many retransmission time-outs the client's kernel has had (TCPTimeouts)."""
+        lines = self._lab.run("client", ["cat", "/proc/net/netstat"]).stdout.splitlines()
+        rows = [line.split() for line in lines if line.startswith("TcpExt:")]
+        return int(dict(zip(rows[0], rows[1], strict=True))["TCPTimeouts"])
