@@ -11,6 +11,7 @@ import subprocess
 import sys
 from array import array
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +147,7 @@ class Clients:
             return None
         inside = [moment for moment in at if begin_ns <= moment < end_ns]
         edges = [begin_ns, *inside, end_ns]
-        return max(after - before for before, after in zip(edges, edges[1:], strict=False)) / 1e6
+        return max(after - before for before, after in pairwise(edges)) / 1e6
 
     def _tcp_timeouts(self) -> int:
         """Return how many retransmission time-outs the client's kernel has had (TCPTimeouts)."""

@@ -13,12 +13,12 @@ from collections.abc import Sequence
 def spread(values: Sequence[float], digits: int = 1) -> str:
     """Write a median with the least and the greatest value."""
     if not values:
-        return "–"
+        return "-"
     return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """Return the nearest rank: the smallest value that at least this share is not above. With few values, the greatest."""
+    """Return the nearest rank: the smallest value that at least this share is not above; of few, the greatest."""
     ordered = sorted(values)
     return ordered[math.ceil(share * len(ordered)) - 1]
 

@@ -3,11 +3,11 @@
 
     redis_load.py ADDRESS PORT RECORD [--keys N] [--value-bytes N] [--rate N]
 
-One connection, which is never made anew: a break is an error. Batches of `BATCH` commands, `--rate` commands a second:
-SET a random key to a new value, GET a random key and compare, INCR a counter and compare. Says `ready` when all keys are
+One connection, which is never made anew: a break is an error. Batches of `BATCH`, `--rate` commands a second: SET a
+random key to a new value, GET a random key and compare, INCR a counter and compare. Says `ready` when all keys are
 there; ends when its standard input ends: then it reads every key once more and prints one JSON object. RECORD gets
-pairs of 64-bit numbers, (CLOCK_MONOTONIC in ns, commands answered), one pair for each batch.
-It runs by itself, with the standard library alone.
+pairs of 64-bit numbers, (CLOCK_MONOTONIC in ns, commands answered), one pair for each batch. It runs by itself, with
+the standard library alone.
 """
 
 from __future__ import annotations

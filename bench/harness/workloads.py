@@ -14,7 +14,7 @@ SETTLED_S = 3.0  # of work before the first move, so that the guest has touched 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """`dirty_mib` of incompressible memory are rewritten at `rate_mb_s`; `hz` UDP echoes a second; `load` beside them."""
+    """`dirty_mib` of incompressible memory rewritten at `rate_mb_s`, `hz` UDP echoes a second, `load` beside them."""
 
     name: str
     title: str

@@ -1,0 +1,125 @@
+"""The benches, one move each: that they still run, count, say so in the form that others read, and leave nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from bascule.lab.removal import known_labs
+
+BENCH = Path(__file__).resolve().parents[2] / "bench"
+LAST_LINE = re.compile(r"moves=(\d+) sent=(\d+) lost=(\d+) duplicated=(\d+) median_ms=([\d.]+) p99_ms=([\d.]+)")
+
+
+def bench(name: str, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(BENCH / name), *options],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize("workload", ["idle", "redis", "bulk"])
+def test_the_outage_bench(tmp_path: Path, workload: str) -> None:
+    before = set(known_labs())
+    done = bench(
+        "outage",
+        "--moves",
+        "1",
+        "--memory",
+        "512",
+        "--workload",
+        workload,
+        "--hz",
+        "200",
+        "--json",
+        str(tmp_path / "o"),
+    )
+    assert done.returncode in (0, 1), done.stdout + done.stderr  # 1: a busy machine may well lose something
+    line = LAST_LINE.fullmatch(done.stdout.splitlines()[-1])
+    assert line is not None, done.stdout
+    result = json.loads((tmp_path / "o").read_text())
+    assert [move["outcome"] for move in result["moves"]] == ["completed"]
+    assert (int(line[1]), int(line[2]), int(line[3])) == (1, result["sent"], result["lost"])
+    assert result["sent"] >= result["moves"][0]["sent"] > 0
+    assert result["tcp"]["unbroken"]
+    assert result["corrupt_blocks"] == 0
+    if workload != "idle":
+        assert (result["load"]["error"], result["load"]["wrong"]) == ("", 0)
+        assert result["load"].get("commands", 0) + result["load"].get("bytes", 0) > 0
+        assert result["moves"][0]["stall_ms"] > 0
+    assert set(known_labs()) <= before
+
+
+@pytest.mark.lab
+def test_the_peers_bench(tmp_path: Path) -> None:
+    before = set(known_labs())
+    figures, page = tmp_path / "peers.json", tmp_path / "peers.md"
+    rows = "bascule,raw-lifted,ovirt-post-copy,proxmox,incus-lifted"
+    options = ["--workload", "idle", "--moves", "1", "--memory", "512", "--json", str(figures), "--markdown", str(page)]
+    done = bench("peers", "--rows", rows, *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(figures.read_text())["workloads"]["idle"]["rows"]
+    assert list(found) == rows.split(",")
+    for moves in found.values():
+        assert [move["outcome"] for move in moves] == ["completed"]
+        assert moves[0]["blackout_ms"] > 0
+        assert moves[0]["sent"] > 0
+        assert not moves[0]["facts"].get("refused")
+    text = page.read_text()
+    assert "| **Bascule** | 1 of 1 |" in text
+    assert "best peer's blackout" in text
+    assert page.with_suffix(".svg").read_text().startswith("<svg")
+    assert set(known_labs()) <= before
+
+
+@pytest.mark.lab
+def test_an_interrupted_bench_leaves_nothing() -> None:
+    before = set(known_labs())
+    argv = [str(BENCH / "outage"), "--moves", "50", "--memory", "512"]
+    process = subprocess.Popen(
+        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    said = ""
+    while not said.startswith("1/50"):
+        said = process.stdout.readline()
+        assert said, process.communicate()
+    process.send_signal(signal.SIGINT)
+    _, complaints = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "nothing is left behind" in complaints
+    assert set(known_labs()) <= before
+
+
+def test_every_row_can_be_listed() -> None:
+    done = bench("peers", "--list")
+    assert done.returncode == 0, done.stderr
+    for row in (
+        "bascule",
+        "raw",
+        "raw-lifted",
+        "virsh",
+        "nova",
+        "kubevirt",
+        "ovirt-post-copy",
+        "proxmox",
+        "incus",
+        "ganeti",
+    ):
+        assert f"(`{row}`)" in done.stdout
+
+
+def test_an_unknown_row_is_told_at_once() -> None:
+    done = bench("peers", "--rows", "bascule,vmotion")
+    assert done.returncode == 2
+    assert "there is no row vmotion" in done.stderr
