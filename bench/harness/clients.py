@@ -1,6 +1,6 @@
 """The clients beside the moves: an outside probe that all rows share, and the load of a workload.
 
-They live in the lab's client namespace. A probe asks by UDP `hz` times a second; a second one keeps a TCP connection
+They live in the lab's client namespace. A probe asks `hz` times a second; a second one keeps a TCP connection
 with the echo service, as a user's would be. Loads are programs of their own, so that nothing here slows a manager down.
 """
 
@@ -37,16 +37,16 @@ HERE = Path(__file__).parent
 class Felt:
     """What the clients felt in one window; `stall_ms` is the load's longest time without an answer."""
 
-    udp: Outage
+    echo: Outage
     tcp: Outage
     stall_ms: float | None
 
     def to_dict(self) -> dict[str, Any]:
         """The figures, without samples."""
         kept = ("sent", "lost", "duplicated", "reordered", "longest_silence_ms", "own_gap_longest_ms", "note")
-        udp, tcp = self.udp.to_dict(), self.tcp.to_dict()
+        echo, tcp = self.echo.to_dict(), self.tcp.to_dict()
         return {
-            **{name: udp[name] for name in kept},
+            **{name: echo[name] for name in kept},
             "tcp_lost": tcp["lost"],
             "tcp_longest_silence_ms": tcp["longest_silence_ms"],
             "stall_ms": self.stall_ms,
@@ -64,7 +64,8 @@ class Clients:
         self._load: subprocess.Popen[bytes] | None = None
         echo = f"{guest.address}:{ECHO_PORT}"
         self._address = guest.address
-        self._udp = ProbeSession.start(folder / "udp.probe", namespace=client, udp=echo, hz=workload.hz)
+        target = {"udp": echo} if workload.probe == "udp" else {"icmp": guest.address}
+        self._probe = ProbeSession.start(folder / "echo.probe", namespace=client, hz=workload.hz, **target)
         self._tcp = ProbeSession.start(folder / "tcp.probe", namespace=client, tcp=echo, hz=TCP_HZ)
         self._timeouts_before = 0
         self.load_said: dict[str, Any] = {}
@@ -74,17 +75,17 @@ class Clients:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for probe in (self._udp, self._tcp):
+        for probe in (self._probe, self._tcp):
             probe.close()
         if self._load is not None and self._load.poll() is None:
             self._load.kill()
             self._load.wait()
-        for file in (self._udp.output, self._tcp.output, self._record):
+        for file in (self._probe.output, self._tcp.output, self._record):
             file.unlink(missing_ok=True)
 
     def begin(self) -> None:
         """Wait until all clients have had an answer."""
-        for probe in (self._udp, self._tcp):
+        for probe in (self._probe, self._tcp):
             probe.wait_connected()
             if probe.silent:
                 raise Failed("the guest does not answer the probe")
@@ -111,21 +112,21 @@ class Clients:
             with self._record.open("rb") as file:
                 self._steps.frombytes(file.read())
         self.tcp_timeouts = self._tcp_timeouts() - self._timeouts_before
-        for probe in (self._udp, self._tcp):
+        for probe in (self._probe, self._tcp):
             probe.stop()
 
     def felt(self, begin_ns: int, end_ns: int) -> Felt:
         """Return what was felt in the window of a move. After `finish`."""
         window = begin_ns - BEFORE_NS, end_ns + AFTER_NS
         return Felt(
-            outage_between(self._udp.samples("udp"), *window, max_samples=3),
+            outage_between(self._probe.samples(self._workload.probe), *window, max_samples=3),
             outage_between(self._tcp.samples("tcp"), *window, max_samples=3),
             self._stall_ms(*window),
         )
 
     def whole(self) -> Outage:
-        """Account for everything that the UDP probe sent."""
-        samples = self._udp.samples("udp")
+        """Account for everything that the probe sent."""
+        samples = self._probe.samples(self._workload.probe)
         return outage_between(samples, samples.sent_at_ns[0], samples.stopped_at_ns or samples.recorded_until_ns)
 
     def connection(self) -> Any:

@@ -39,7 +39,7 @@ def render(result: Mapping[str, Any], policies: Mapping[str, Policy]) -> str:
         "![Blackout and longest silence of each row](peers.svg)",
         "",
         "- *Blackout*: QEMU's STOP on the source to QEMU's RESUME on the destination, both by QEMU's own time stamps.",
-        "- *Longest silence*: what one UDP client outside felt, from 0.3 s before the move to 1.5 s after it.",
+        "- *Longest silence*: what one client outside felt, from 0.3 s before the move to 1.5 s after it.",
         "- *Lost*: datagrams of that client without an answer, in the same time, median of the moves.",
         "- Medians; in brackets the least and the greatest, which with so few moves is also the 99th percentile.",
         "- *Gave up*: not complete within the patience given; the VM runs on at the source.",

@@ -22,6 +22,7 @@ class Workload:
     rate_mb_s: float = 0
     hz: float = 1000
     load: str = ""  # "", "redis" or "bulk"
+    probe: str = "udp"  # or "icmp", which the guest's kernel answers: a tenth of the work of its UDP service
 
 
 WORKLOADS = {
@@ -32,6 +33,7 @@ WORKLOADS = {
         Workload("redis", "Redis under load, 1 kHz UDP echo", load="redis"),
         Workload("bulk", "bulk TCP through the guest, 200 Hz UDP echo", load="bulk", hz=200),
         Workload("echo10k", "idle, 10 kHz UDP echo", hz=10_000),
+        Workload("ping10k", "idle, 10 kHz ICMP echo", hz=10_000, probe="icmp"),
     )
 }
 
