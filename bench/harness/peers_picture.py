@@ -14,7 +14,7 @@ from harness.figures import median_of
 from harness.peers_page import OURS, completed, silences, title_of
 
 MARGIN = 20.0
-NAMES_PX = 286.0
+NAMES_PX = 300.0
 VALUE_PX = 64.0
 ROW_PX = 30.0
 BAR_PX = 10.0

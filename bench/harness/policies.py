@@ -70,7 +70,7 @@ def read(file: Path = FILE) -> dict[str, Policy]:
             found[policy.name + LIFTED] = replace(
                 policy,
                 name=policy.name + LIFTED,
-                title=f"{policy.title}, cap lifted",
+                title=f"{policy.title}, no cap",
                 parameters={**policy.parameters, **table["lifted"]},
             )
     return found
