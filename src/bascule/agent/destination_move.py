@@ -29,6 +29,7 @@ from bascule.migration import destination, facts
 from bascule.migration.model import Decision, Mode
 from bascule.migration.ownership import BY_WORD_EPOCHS
 from bascule.migration.register import Ballot
+from bascule.network.receive_queue import bound_receive_queue
 from bascule.qemu.migration_control import MigrationControl, MigrationParameters, tcp_uri
 from bascule.qemu.qmp import QmpError, QmpEvent
 from bascule.vm.definition import Definition
@@ -39,6 +40,7 @@ AGAIN_S = 1.0
 ANSWER_WITHIN_S = 8.0
 LOOK_S = 5.0  # as long as QEMU may take to load what has already reached this host
 LOOK_AGAIN_S = 0.25
+RUN_FIRST_S = 0.02
 SETTLED = (destination.Ran, destination.Discarding, destination.Discarded)
 
 
@@ -64,6 +66,7 @@ class DestinationMove:
         self._may_have_run = may_have_run  # whatever the marks say
         self._letting_run: asyncio.Task[None] | None = None
         self._addresses: object = None  # the guest's, as the source has learned them
+        self._told_to_run = False
         self._log = structlog.get_logger().bind(move=self.move.id, vm=self.move.vm)
 
     # --- the life of the move ----------------------------------------------------------------------------------------
@@ -83,6 +86,7 @@ class DestinationMove:
                 await self.ended.wait()
                 tick.cancel()
         finally:
+            self._host.urgency.release(f"{self.move.id} in")
             self._let_go()
             await self._host.journal.flush_facts()
 
@@ -98,6 +102,8 @@ class DestinationMove:
     def _enter(self, state: destination.State, commands: tuple[do.DestinationCommand, ...]) -> None:
         changed = state != self.state
         self.state = state
+        if isinstance(state, SETTLED):
+            self._host.urgency.release(f"{self.move.id} in")
         for command in commands:
             task = self._spawn(self._perform(command), type(command).__name__)
             if isinstance(command, do.StartIncoming):
@@ -156,6 +162,8 @@ class DestinationMove:
 
     def source_stopped(self) -> None:
         """The source says that the VM stands still."""
+        if isinstance(self.state, destination.Receiving | destination.Loaded):
+            self._host.urgency.hold(f"{self.move.id} in")
         self.deliver(facts.StopNotice())
 
     async def take(self, state_file: str | None, *, last_copy: bool) -> dict[str, Any]:
@@ -245,7 +253,10 @@ class DestinationMove:
             self._resumed.set()
         elif event.name == "MIGRATION":
             status = event.data["status"]
-            if status == "completed":
+            if status == "active" and self._incoming is not None and isinstance(self.state, destination.Receiving):
+                port = int(self.state.address.rpartition(":")[2] or 0)
+                bound_receive_queue(self._incoming.machine.record.pid, port)
+            elif status == "completed":
                 self._times["loaded"] = event.at_us
                 self.deliver(facts.IncomingLoaded())
             elif status == "failed":
@@ -332,6 +343,8 @@ class DestinationMove:
             return
         if isinstance(self.state, destination.Starting) and "announced" in self._times:
             return  # frames are drawn here already, and the next announcement is that of the watch, at the run
+        if isinstance(self.state, destination.Starting):
+            await self._run_first()
         if isinstance(self.state, destination.Receiving | destination.Loaded):
             self._incoming.draw_frames_here()
         self._times.setdefault("announced", wall_us())  # the first: frames are drawn here from then on
@@ -403,7 +416,10 @@ class DestinationMove:
                 return
             raise Failed(f"{reason}; start it again: bascule vm start {self.move.vm}")
         machine = vm.machine
-        if await machine.status() != "running":
+        # QEMU has said in this session that it stands paused with everything loaded, and nobody has told it to run.
+        fresh = vm is self._incoming and self._times["loaded"] is not None and not self._told_to_run
+        self._told_to_run = True
+        if fresh or await machine.status() != "running":
             await gate.let_run(self._host, self.move.vm_uuid, machine)
         with suppress(TimeoutError):  # the time for the report only: QEMU has said that the vCPUs run
             async with asyncio.timeout(1):
@@ -424,6 +440,12 @@ class DestinationMove:
             except BasculeError as error:
                 self._log.warning("QEMU's limits cannot be put back yet", error=str(error))
                 await asyncio.sleep(AGAIN_S)
+
+    async def _run_first(self) -> None:
+        """Let the VM run before anything else is done: an announcement floods every port of the bridge."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(RUN_FIRST_S):
+                await self._resumed.wait()
 
     async def _ask_source(self) -> None:
         """A silent source may have withdrawn. Without its answer nothing changes here."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,6 +12,7 @@ from bascule import __version__
 from bascule.agent.config import AgentConfig
 from bascule.agent.peers import Peers
 from bascule.agent.run_marks import RunMarks
+from bascule.agent.urgency import Urgency
 from bascule.errors import Refused
 from bascule.journal.journal import Journal
 from bascule.qemu.accelerator import AcceleratorChoice, ProofSettings, resolve
@@ -37,6 +39,7 @@ class Host:
     preflight: Preflight
     moves: Moves
     probes: Probes
+    urgency: Urgency
 
     def __init__(self, config: AgentConfig) -> None:
         self.config = config
@@ -65,6 +68,7 @@ class Host:
         make_directory(self.vm_directory, 0o711)
         self.run_marks.open()
         await self.journal.open()
+        self.urgency = Urgency((threading.get_native_id(), await self.journal.thread_id()))
         await self.peers.open()
         self._features = (await self.probe.capabilities("tcg")).features
 

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from pydantic import BaseModel
+from starlette.requests import ClientDisconnect
 
 from bascule import __version__
 from bascule.agent import http_errors, watching
 from bascule.agent.clock import wall_us
 from bascule.agent.host import Host
 from bascule.agent.late_answers import offer_standing
+from bascule.agent.switchover_line import listen
 from bascule.journal.records import Claim
 
 
@@ -133,6 +135,14 @@ def make_peer_api(host: Host) -> FastAPI:
     async def arrival(move_id: str, question: ArrivalQuestion) -> dict[str, Any]:
         """Tell what was seen of the VM's frames since it runs here: as soon as they arrive, or after some seconds."""
         return await host.moves.arrival(move_id, question.vm_uuid, still_there=question.still_here)
+
+    @app.post("/v1/peer/moves/{move_id}/switchover")
+    async def switchover(move_id: str, request: Request) -> dict[str, Any]:
+        """Hear of the switchover as it happens, by JSON lines in the body; answers as `take`. See `switchover_line`."""
+        try:
+            return await listen(host.moves, move_id, request.stream())
+        except ClientDisconnect:  # nobody is there to answer
+            return {}
 
     @app.post("/v1/peer/moves/{move_id}/take")
     async def take(move_id: str, word: Word) -> dict[str, Any]:

@@ -7,7 +7,7 @@ error, or there was *no answer*, after which nothing is known of the request.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import aiohttp
@@ -51,17 +51,29 @@ class Peers:
 
         Raises NoAnswerError when there was none, and the error that the other agent named otherwise.
         """
+        try:
+            async with asyncio.timeout(deadline_s):
+                return await self._send(address, method, path, json=body)
+        except TimeoutError:
+            raise NoAnswerError(f"the agent at {address} did not answer within {deadline_s:g} s") from None
+
+    async def dictate(self, address: str, path: str, lines: AsyncIterator[bytes]) -> Any:
+        """POST what `lines` gives, each piece as soon as it comes, and return the JSON answer. No deadline.
+
+        The request is at the other agent with the first piece; what follows needs no more than one segment each.
+        Raises as `ask`.
+        """
+        return await self._send(address, "POST", path, data=lines, timeout=aiohttp.ClientTimeout())
+
+    async def _send(self, address: str, method: str, path: str, **what: Any) -> Any:
         if self._session is None:
             raise RuntimeError("open() was not called")
         try:
-            async with (
-                asyncio.timeout(deadline_s),
-                self._session.request(method, f"http://{address}{path}", json=body) as response,
-            ):
+            async with self._session.request(method, f"http://{address}{path}", **what) as response:
                 answer = await response.json(content_type=None)
-        except TimeoutError:
-            raise NoAnswerError(f"the agent at {address} did not answer within {deadline_s:g} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
+            if isinstance(error, TimeoutError):
+                raise
             raise NoAnswerError(f"the agent at {address} could not be asked: {error}") from error
         if response.status >= 400:
             raise _error_in(answer, address, response.status)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from bascule.agent.clock import wall_us
 from bascule.agent.host import Host
+from bascule.agent.peers import NoAnswerError
+from bascule.agent.switchover_line import SwitchoverLine
 from bascule.errors import Refused
 from bascule.migration import commands as do
 from bascule.migration import facts
@@ -16,11 +19,16 @@ ANSWER_DEADLINE_S = 10.0  # the destination answers within less, if only to say 
 
 
 async def ask_register(
-    host: Host, peer: str, question: do.AskTake | do.AskRefuse, story: Story, now_s: float
+    host: Host,
+    peer: str,
+    question: do.AskTake | do.AskRefuse,
+    story: Story,
+    now_s: float,
+    line: SwitchoverLine | None = None,
 ) -> facts.Answer | facts.StillLoading | facts.NoAnswer:
     """Ask, and note in `story` what the destination says of its own clock. Raises NoAnswerError, BasculeError.
 
-    `now_s` is when the move is asked for, in seconds since it began.
+    `now_s` is when the move is asked for, in seconds since it began. The word goes by `line` as long as that stands.
     """
     move = story.move
     register = {"vm_uuid": move.vm_uuid, "epoch": move.epoch}
@@ -32,7 +40,10 @@ async def ask_register(
     asked_us = wall_us()
     path = f"/v1/peer/moves/{move.id}/{what}"
     try:
-        answer = await host.peers.ask(peer, "POST", path, body, deadline_s=ANSWER_DEADLINE_S)
+        if what == "take" and line is not None and line.standing:
+            answer = await _by_line(line, body)
+        else:
+            answer = await host.peers.ask(peer, "POST", path, body, deadline_s=ANSWER_DEADLINE_S)
     except Refused as error:  # it cannot take part in this at all
         return facts.NoAnswer(str(error))
     if answer["decision"] is None:
@@ -40,6 +51,14 @@ async def ask_register(
     if answer["running"]:
         _note_times(story, move, answer["times_us"], now_s + (wall_us() - asked_us) / 1e6)
     return facts.Answer(Decision(answer["decision"]), answer["running"], answer["reason"], answer["given_back"])
+
+
+async def _by_line(line: SwitchoverLine, word: dict[str, Any]) -> Any:
+    try:
+        async with asyncio.timeout(ANSWER_DEADLINE_S):
+            return await line.give_word(word)
+    except TimeoutError:
+        raise NoAnswerError(f"no answer to the word within {ANSWER_DEADLINE_S:g} s") from None
 
 
 def _note_times(story: Story, move: Move, theirs: dict[str, Any], now_s: float) -> None:

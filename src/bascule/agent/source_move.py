@@ -27,6 +27,7 @@ from bascule.agent.peers import NoAnswerError
 from bascule.agent.progress import Watchers
 from bascule.agent.quick import remove_saved_state, save_state
 from bascule.agent.register_questions import ask_register
+from bascule.agent.switchover_line import SwitchoverLine
 from bascule.errors import BasculeError, Finding, Unknown
 from bascule.journal.records import FactRecord, move_to_dict
 from bascule.migration import commands as do
@@ -77,6 +78,7 @@ class SourceMove:
         self._starting: asyncio.Task[None] | None = None
         self._removing: asyncio.Task[None] | None = None
         self._asking: set[asyncio.Task[None]] = set()
+        self._line: SwitchoverLine | None = None
         self._reading = False
         self._log = structlog.get_logger().bind(move=move.id, vm=move.vm)
 
@@ -97,6 +99,7 @@ class SourceMove:
                 for task in (watch, tick, *self._asking):
                     task.cancel()
         finally:
+            self._host.urgency.release(f"{self.move.id} out")
             self._unsubscribe()
             self.vm.on_back.remove(self._look_again)
             self._departure.release()
@@ -131,6 +134,10 @@ class SourceMove:
     def _enter(self, state: source.State, commands: tuple[do.SourceCommand, ...]) -> None:
         changed = type(state) is not type(self.state) or not self.story.phases
         self.state = state
+        if changed and isinstance(state, STANDING_STILL):
+            self._host.urgency.hold(f"{self.move.id} out")
+        elif changed:
+            self._host.urgency.release(f"{self.move.id} out")
         if changed:
             name = phase_name(state)
             self.story.phase(name, self.now())
@@ -330,6 +337,8 @@ class SourceMove:
                 self.deliver(facts.OfferDurable())
             case do.StartCopy(address=address):
                 await self._control.prepare(MigrationParameters())
+                self._line = SwitchoverLine(host.peers, self.peer, move.id)
+                self._asking.add(self._spawn(self._line.hold(), "line to the destination"))
                 await self._control.start_outgoing(address)
             case do.SetDowntimeLimit(limit_ms=limit_ms):
                 self._spawn(self._departure.tell_addresses(), "tell addresses")  # it is about to stop
@@ -341,9 +350,10 @@ class SourceMove:
             case do.CancelCopy():
                 await self._cancel_copy()
             case do.TellStopped():
-                await host.peers.ask(self.peer, "POST", f"/v1/peer/moves/{move.id}/stopped", deadline_s=2)
+                if self._line is None or not self._line.stopped():
+                    await host.peers.ask(self.peer, "POST", f"/v1/peer/moves/{move.id}/stopped", deadline_s=2)
             case do.AskTake() | do.AskRefuse():
-                self.deliver(await ask_register(host, self.peer, command, self.story, self.now()))
+                self.deliver(await ask_register(host, self.peer, command, self.story, self.now(), self._line))
             case do.JournalWithdrawal():
                 await host.journal.withdraw(move)
                 self.deliver(facts.WithdrawalDurable())

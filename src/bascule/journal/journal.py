@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -44,10 +45,16 @@ class Journal:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
         self._connection: sqlite3.Connection | None = None
         self._facts: list[tuple[str, Side, FactRecord]] = []
+        self._writes = 0  # asked for so far
+        self._as_decided: tuple[int, VmRecord] | None = None  # the VM decided last, and how many writes there were then
 
     async def open(self) -> None:
         """Open or create the database. Raises Refused if it cannot be used."""
         await self._run(lambda _: None)
+
+    async def thread_id(self) -> int:
+        """Return the kernel's number of the thread that writes."""
+        return await self._run(lambda _: threading.get_native_id())
 
     async def close(self) -> None:
         """Write what is left and close."""
@@ -74,6 +81,8 @@ class Journal:
         return await asyncio.get_running_loop().run_in_executor(self._thread, job)
 
     async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        self._writes += 1
+
         def job(db: sqlite3.Connection) -> T:
             db.execute("begin immediate")
             try:
@@ -120,6 +129,10 @@ class Journal:
 
     async def vm_by_uuid(self, uuid: str) -> VmRecord | None:
         """Return what is known of a VM, here or handed over."""
+        if self._as_decided is not None:
+            writes, vm = self._as_decided
+            if vm.uuid == uuid and writes == self._writes:
+                return vm  # read back by the deciding write, and nobody has asked for another since
         return await self._run(lambda db: _one_vm(db, "select * from vm where uuid = ?", (uuid,)))
 
     async def handed_over(self, name: str) -> VmRecord | None:
@@ -195,8 +208,22 @@ class Journal:
         return await self._run(work)
 
     async def decide(self, ballot: Ballot, value: Decision, taken: VmRecord | None = None) -> Decision:
-        """Write the register unless it is written, and return what the ballot holds; see `custody.decide`."""
-        return await self._write(lambda db: custody.decide(db, ballot, value, taken))
+        """Write the register unless it is written, and return what the ballot holds; see `custody.decide`.
+
+        What it makes of the VM is read back with it, so that the gate's question, which follows in the blackout, is
+        answered without another turn of the thread as long as no write has been asked for in between.
+        """
+
+        def work(db: sqlite3.Connection) -> tuple[Decision, VmRecord | None]:
+            held = custody.decide(db, ballot, value, taken)
+            return held, _one_vm(db, "select * from vm where uuid = ?", (ballot.vm_uuid,))
+
+        self._as_decided = None
+        number = self._writes + 1
+        held, vm = await self._write(work)
+        if vm is not None:
+            self._as_decided = number, vm
+        return held
 
     async def fate(self, ballot: Ballot) -> str | None:
         """Return what became of a VM that was taken: `ran`, `given back`, or None if that is open."""

@@ -1,6 +1,7 @@
 """The VM's network on this host, and what a client sees of it.
 
 - `tap`: a tap of our own for each NIC, silent until told; `foreign_tap`: getting it back from a running QEMU
+- `receive_queue`: how much of a VM's state may wait unread for its QEMU
 - `bridge`: ports, addresses and learned MACs of a bridge
 - `frames`, `announcement`: telling the network a VM's new place
 - `ear`, `claims`, `address_book`: learning a running guest's addresses from what it says at its tap

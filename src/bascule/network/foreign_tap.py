@@ -38,12 +38,20 @@ def copy_tap_descriptor(pid: int, name: str) -> int:
         number = next(_tap_descriptors(pid, name), None)
         if number is None:
             raise Failed(f"{attempt}: the process has no such tap open")
-        copied: int = _libc.syscall(PIDFD_GETFD, pidfd, number, 0)  # close-on-exec is always set
-        if copied < 0:
-            raise Failed(f"{attempt}: {os.strerror(ctypes.get_errno())}", "run as root")
-        return copied
+        try:
+            return copy_descriptor(pidfd, number)
+        except OSError as error:
+            raise Failed(f"{attempt}: {error.strerror}", "run as root") from error
     finally:
         os.close(pidfd)
+
+
+def copy_descriptor(pidfd: int, number: int) -> int:
+    """Copy descriptor `number` of the process behind `pidfd`; the caller closes the copy. Raises OSError."""
+    copied: int = _libc.syscall(PIDFD_GETFD, pidfd, number, 0)  # close-on-exec is always set
+    if copied < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return copied
 
 
 def tap_holders(name: str) -> list[tuple[int, str]]:

@@ -8,6 +8,7 @@
 - `qmp_schema`, `capabilities`, `capability_probe`: what this host's QEMU and CPU can do, asked and never guessed
 - `kvm_proof`, `accelerator`: KVM is used only after a 64-bit Linux kernel was seen running under it
 - `migration_stats`, `migration_control`: QEMU's part of a move: parameters, start, progress, cancel, end
+- `migration_stream`: the connection that the state goes through, with little waiting in it
 
 Words: the *source* QEMU sends, the *destination* QEMU (started with `-incoming defer`) loads; vCPUs *run* or are
 *stopped*; QEMU's run state (`running`, `paused`, `inmigrate`, ...) is not the migration's status (`active`, ...).

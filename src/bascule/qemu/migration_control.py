@@ -30,6 +30,7 @@ from dataclasses import dataclass
 from bascule.errors import Unknown
 from bascule.qemu.machine import QemuMachine
 from bascule.qemu.migration_stats import MigrationStats
+from bascule.qemu.migration_stream import open_stream
 from bascule.qemu.qmp import QmpError, QmpEvent, QmpTimeout
 from bascule.qemu.qmp_schema import Features
 
@@ -91,8 +92,12 @@ class MigrationControl:
         )
 
     async def start_outgoing(self, uri: str) -> None:
-        """Begin to send to `uri` (`tcp_uri`). Whether anybody listens there only shows in the status later."""
-        await self._machine.execute("migrate", {"uri": uri})
+        """Begin to send to the QEMU that listens at `uri` (`tcp_uri`); see `migration_stream`.
+
+        Raises `Failed` if it cannot be reached; then nothing has begun.
+        """
+        with await open_stream(uri) as stream:
+            await self._with_fd("migrate", stream.fileno())
 
     async def start_incoming(self, address: str, ports: Sequence[int] = (0,)) -> int:
         """Listen for the source on `address`, on the first of `ports` that is free (0: any); returns the port.
