@@ -29,6 +29,7 @@ from bascule.migration import destination, facts
 from bascule.migration.model import Decision, Mode
 from bascule.migration.ownership import BY_WORD_EPOCHS
 from bascule.migration.register import Ballot
+from bascule.network.first_frame import FirstFrameWatch
 from bascule.network.receive_queue import bound_receive_queue
 from bascule.qemu.migration_control import MigrationControl, MigrationParameters, tcp_uri
 from bascule.qemu.qmp import QmpError, QmpEvent
@@ -219,8 +220,13 @@ class DestinationMove:
         self._unsubscribe = incoming.machine.subscribe(self._on_qemu_event)
         incoming.on_back.append(self._look_again)
         self._spawn(self._watch_process(incoming), "watch destination")
+        with suppress(OSError):  # the report then says less
+            names = [tap.name for tap in incoming.taps if not tap.closed]
+            self._host.first_frames[self.move.id] = FirstFrameWatch(names)
 
     def _let_go(self) -> None:
+        if not self._resumed.is_set() and (watch := self._host.first_frames.pop(self.move.id, None)) is not None:
+            watch.close()
         self._unsubscribe()  # the VM may move on, and its QEMU's events are not ours any more
         if self._incoming is not None and self._look_again in self._incoming.on_back:
             self._incoming.on_back.remove(self._look_again)
@@ -251,6 +257,8 @@ class DestinationMove:
         if event.name == "RESUME":
             self._times["resumed"] = event.at_us
             self._resumed.set()
+            if (watch := self._host.first_frames.get(self.move.id)) is not None:
+                watch.run(event.at_us, lambda: self._host.first_frames.pop(self.move.id, None))
         elif event.name == "MIGRATION":
             status = event.data["status"]
             if status == "active" and self._incoming is not None and isinstance(self.state, destination.Receiving):

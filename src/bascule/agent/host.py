@@ -15,6 +15,7 @@ from bascule.agent.run_marks import RunMarks
 from bascule.agent.urgency import Urgency
 from bascule.errors import Refused
 from bascule.journal.journal import Journal
+from bascule.network.first_frame import FirstFrameWatch
 from bascule.qemu.accelerator import AcceleratorChoice, ProofSettings, resolve
 from bascule.qemu.capabilities import HostCapabilities
 from bascule.qemu.capability_probe import CapabilityProbe
@@ -54,6 +55,7 @@ class Host:
             cache_file=config.cache_directory / "capabilities.json",
             parent=config.runtime_directory,
         )
+        self.first_frames: dict[str, FirstFrameWatch] = {}  # by move, from its preparation until some seconds after it
         self._accelerators: dict[str, AcceleratorChoice] = {}
         self._resolving = asyncio.Lock()
         self._features: Features | None = None

@@ -102,10 +102,11 @@ class Moves:
         vm.busy = move.id  # before the next await, so that of two calls at once one is refused
         try:
             forecast, experience = await self._forecast(move, vm)
+            began_s = asyncio.get_running_loop().time()  # the same moment by both clocks
             started_at = datetime.now(UTC).isoformat(timespec="microseconds")
             story = Story(move, started_at, vm.accelerator, vm.definition.memory_mib, forecast)
             await host.journal.begin_move(MoveRecord(move, "source", peer, started_at))
-            outgoing = SourceMove(host, vm, move, peer=peer, story=story, fixed_ms=experience.fixed_ms)
+            outgoing = SourceMove(host, vm, move, peer=peer, story=story, fixed_ms=experience.fixed_ms, began_s=began_s)
         except BaseException:
             vm.busy = None
             raise
@@ -284,6 +285,11 @@ class Moves:
         if incoming is not None:
             return await incoming.take(state_file, last_copy=last_copy)
         return await answer_from_journal(self._host, await ballot_of(self._host, move_id, vm_uuid, epoch))
+
+    async def first_frame_us(self, move_id: str, patience_s: float) -> int | None:
+        """When the VM of a move that came here sent its first frame, by the wall clock; None if it has not."""
+        watch = self._host.first_frames.get(move_id)
+        return await watch.first_us(patience_s) if watch is not None else None
 
     async def refuse(self, move_id: str, reason: str, vm_uuid: str, epoch: int) -> dict[str, Any]:
         """The source wants `refused`. For a move that never got here the register is written all the same."""

@@ -16,6 +16,7 @@ from bascule.agent import http_errors, watching
 from bascule.agent.clock import wall_us
 from bascule.agent.host import Host
 from bascule.agent.late_answers import offer_standing
+from bascule.agent.look_back import FIRST_FRAME_PATIENCE_S
 from bascule.agent.switchover_line import listen
 from bascule.journal.records import Claim
 
@@ -148,6 +149,11 @@ def make_peer_api(host: Host) -> FastAPI:
     async def take(move_id: str, word: Word) -> dict[str, Any]:
         """Take the VM. Answers once the register holds a value and, for `taken`, the VM runs; or after some seconds."""
         return await host.moves.take(move_id, word.state_file, word.vm_uuid, word.epoch, last_copy=word.last_copy)
+
+    @app.get("/v1/peer/moves/{move_id}/first-frame")
+    async def first_frame(move_id: str) -> dict[str, int | None]:
+        """When the VM's first frame came out of its tap here, by this wall clock in us; null if none came soon."""
+        return {"at_us": await host.moves.first_frame_us(move_id, FIRST_FRAME_PATIENCE_S)}
 
     @app.post("/v1/peer/moves/{move_id}/refuse")
     async def refuse(move_id: str, refusal: Refusal) -> dict[str, Any]:

@@ -5,6 +5,7 @@ What counts is what is durable and what is real; `migration.recovery` says what 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -82,7 +83,8 @@ async def _go_on_as_source(host: Host, record: MoveRecord) -> None:
 def _go_on(host: Host, record: MoveRecord, vm: RunningVm, first: source.Step, ago_s: float) -> None:
     move, peer, fixed_ms = record.move, record.peer, Experience().fixed_ms
     story = Story(move, record.started_at, vm.accelerator, vm.definition.memory_mib)
-    outgoing = SourceMove(host, vm, move, peer=peer, story=story, fixed_ms=fixed_ms, ago_s=ago_s)
+    began_s = asyncio.get_running_loop().time() - ago_s
+    outgoing = SourceMove(host, vm, move, peer=peer, story=story, fixed_ms=fixed_ms, began_s=began_s)
     outgoing.checked.set_result(())
     host.moves.go_on_outgoing(outgoing, first)
 

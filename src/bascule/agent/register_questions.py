@@ -24,6 +24,7 @@ async def ask_register(
     question: do.AskTake | do.AskRefuse,
     story: Story,
     now_s: float,
+    *,
     line: SwitchoverLine | None = None,
 ) -> facts.Answer | facts.StillLoading | facts.NoAnswer:
     """Ask, and note in `story` what the destination says of its own clock. Raises NoAnswerError, BasculeError.
@@ -63,9 +64,13 @@ async def _by_line(line: SwitchoverLine, word: dict[str, Any]) -> Any:
 
 def _note_times(story: Story, move: Move, theirs: dict[str, Any], now_s: float) -> None:
     times = story.times
-    story.mark("RESUME", now_s)
-    if theirs.get("announced") is not None and times.destination_ahead_us is not None:
-        ago_s = (wall_us() + times.destination_ahead_us - theirs["announced"]) / 1e6
-        story.mark(f"announcement by {move.destination}", now_s - ago_s)
+
+    def here_s(there_us: int | None) -> float:
+        """Bring a reading of the destination's clock to the move's seconds."""
+        return now_s - (0 if there_us is None else wall_us() + times.destination_ahead_us - there_us) / 1e6
+
+    story.mark("RESUME", here_s(theirs["resumed"]))
+    if theirs.get("announced") is not None:
+        story.mark(f"announcement by {move.destination}", here_s(theirs["announced"]))
     times.asked_there, times.loaded = theirs["asked"], theirs["loaded"]
     times.decided, times.resumed = theirs["decided"], theirs["resumed"]

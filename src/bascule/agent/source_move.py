@@ -19,9 +19,10 @@ from typing import Any, assert_never
 import structlog
 
 from bascule.agent import gate
-from bascule.agent.clock import wall_us
+from bascule.agent.clock import ClockOffset, wall_us
 from bascule.agent.departure_watch import DepartureWatch
 from bascule.agent.host import Host
+from bascule.agent.look_back import look_back
 from bascule.agent.machines import RunningVm
 from bascule.agent.peers import NoAnswerError
 from bascule.agent.progress import Watchers
@@ -50,9 +51,17 @@ class SourceMove:
     """One move of a VM away from this host."""
 
     def __init__(
-        self, host: Host, vm: RunningVm, move: Move, *, peer: str, story: Story, fixed_ms: float, ago_s: float = 0.0
+        self,
+        host: Host,
+        vm: RunningVm,
+        move: Move,
+        *,
+        peer: str,
+        story: Story,
+        fixed_ms: float,
+        began_s: float | None = None,
     ) -> None:
-        """`ago_s`: how long ago the move began, if another agent of this host began it."""
+        """`began_s`: when the move began, which `story.started_at` tells, by the event loop's clock; None is now."""
         self.move = move
         self.vm = vm
         self.peer = peer
@@ -71,7 +80,7 @@ class SourceMove:
             move, peer, host.peers, vm.network, spawn=host.moves.beside, amend=host.journal.amend_network
         )
         self._loop = asyncio.get_running_loop()
-        self._zero = self._loop.time() - ago_s
+        self._zero = self._loop.time() if began_s is None else began_s
         self._tasks: asyncio.TaskGroup | None = None
         self._unsubscribe: Callable[[], None] = lambda: None
         self._saving: asyncio.Task[None] | None = None
@@ -79,6 +88,7 @@ class SourceMove:
         self._removing: asyncio.Task[None] | None = None
         self._asking: set[asyncio.Task[None]] = set()
         self._line: SwitchoverLine | None = None
+        self._clocks: ClockOffset | None = None
         self._reading = False
         self._log = structlog.get_logger().bind(move=move.id, vm=move.vm)
 
@@ -130,6 +140,10 @@ class SourceMove:
     def now(self) -> float:
         """Seconds since the move began."""
         return self._loop.time() - self._zero
+
+    def _moment_s(self, at_us: int) -> float:
+        """As `now`, at a moment just past of this host's wall clock."""
+        return self.now() - (wall_us() - at_us) / 1e6
 
     def _enter(self, state: source.State, commands: tuple[do.SourceCommand, ...]) -> None:
         changed = type(state) is not type(self.state) or not self.story.phases
@@ -189,18 +203,18 @@ class SourceMove:
         if event.name == "STOP" and isinstance(self.state, source.Copying | source.Saving):
             times.stopped = event.at_us
             self.vm.silence()  # its place may be elsewhere from now on
-            self.story.mark("STOP", self.now())
+            self.story.mark("STOP", self._moment_s(event.at_us))
             self.deliver(facts.SourceStopped())
         elif event.name == "MIGRATION_PASS" and isinstance(self.state, source.Copying):
             passes = int(event.data["pass"])
             self._spawn(self._read_copy(round_ended=passes > 1, at_s=self.now()), f"pass {passes}")
+        elif event.name == "MIGRATION_PASS" and times.stopped is not None and times.counted is None:
+            times.counted = event.at_us
         elif event.name == "MIGRATION" and self.move.mode is Mode.LIVE:
             self._on_migration_status(str(event.data["status"]), event.at_us)
 
     def _on_migration_status(self, status: str, at_us: int) -> None:
-        if status == "device":
-            self.story.times.devices = at_us
-        elif status == "completed":
+        if status == "completed":
             self.story.times.completed = at_us
             self.deliver(facts.CopyCompleted())
         elif status in ("failed", "cancelled"):
@@ -328,9 +342,9 @@ class SourceMove:
                 path = "/v1/peer/moves"
                 answer = await host.peers.ask(self.peer, "POST", path, body, deadline_s=60)
                 self.deliver(facts.DestinationReady(answer["address"]))
-                offset = await host.peers.clock_offset(self.peer)  # beside the copy, which takes longer
-                self.story.times.destination_ahead_us = offset.ahead_us
-                self.story.times.error_us = offset.error_us
+                self._clocks = await host.peers.clock_offset(self.peer)  # beside the copy, which takes longer
+                self.story.times.destination_ahead_us = self._clocks.ahead_us
+                self.story.times.error_us = self._clocks.error_us
                 await self._departure.get_ready()
             case do.JournalOffer():
                 await host.journal.offer(move.vm_uuid, Offer(move.destination, move.epoch, move.id))
@@ -353,7 +367,7 @@ class SourceMove:
                 if self._line is None or not self._line.stopped():
                     await host.peers.ask(self.peer, "POST", f"/v1/peer/moves/{move.id}/stopped", deadline_s=2)
             case do.AskTake() | do.AskRefuse():
-                self.deliver(await ask_register(host, self.peer, command, self.story, self.now(), self._line))
+                self.deliver(await ask_register(host, self.peer, command, self.story, self.now(), line=self._line))
             case do.JournalWithdrawal():
                 await host.journal.withdraw(move)
                 self.deliver(facts.WithdrawalDurable())
@@ -424,13 +438,20 @@ class SourceMove:
                 self.story.blackout_bytes = stats.downtime_bytes
         if self.story.times.resumed is not None:
             self._departure.ran()
+        looking = self._spawn(self._look_back(), "look back at the switchover")
         await self._host.journal.release(self.move)  # changes nothing where a later epoch is known
         leftover = ""
         try:
             await self._host.machines.destroy(self.vm)
         except (BasculeError, OSError) as error:
             leftover = str(error)
+        await asyncio.wait([looking])
         self.deliver(facts.CopyDestroyed(leftover))
+
+    async def _look_back(self) -> None:
+        """What the report wants to know of the switchover beyond it: the clocks then, and the VM's first frame."""
+        with suppress(BasculeError, NoAnswerError):
+            await look_back(self._host.peers, self.peer, self.story, self._clocks)
 
     async def _conclude(self, outcome: Outcome, reason: str) -> None:
         self.outcome, self.reason = outcome, reason

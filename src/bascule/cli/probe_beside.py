@@ -24,6 +24,7 @@ from bascule.cli.probe_screen import Watch, as_text, leave_picture, live_lines
 from bascule.cli.probe_wish import Wish, usual_hz
 from bascule.cli.progress import screen_for
 from bascule.errors import BasculeError, Refused
+from bascule.migration.story import run_s, with_outage
 from bascule.network.outage import NS_PER_S, Outage, monotonic_ns_of
 from bascule.network.probe.session import ProbeSession
 from bascule.report.moments import blackout_span
@@ -36,10 +37,12 @@ STILL = ("saving", "switching-over", "deciding", "unsettled")  # the phases in w
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What one probe saw, and when it was not on time itself: (begin, end) in s from the move's start."""
+    """What one probe saw, when it was not on time itself, (begin, end) in s from the move's start, and the answers
+    before and after the VM ran."""
 
     outage: Outage
     own_gaps: tuple[tuple[float, float], ...]
+    around: dict[str, float | None]
 
 
 class Beside:
@@ -87,13 +90,16 @@ class Beside:
             outage = session.outage(wish.kind, start_ns, end_ns, origin_ns=origin_ns)
             gaps = session.samples(wish.kind).own_gaps(start_ns, end_ns)
             in_s = tuple(((begin - origin_ns) / NS_PER_S, (end - origin_ns) / NS_PER_S) for begin, end in gaps)
-            found.append(Seen(outage, in_s))
+            ran_s = run_s(report)
+            moment_ns = origin_ns + round(ran_s * NS_PER_S) if ran_s is not None else None
+            around = session.answers_around(wish.kind, moment_ns, origin_ns) if moment_ns is not None else {}
+            found.append(Seen(outage, in_s, around))
         return found
 
     def outages(self, report: dict[str, Any]) -> list[dict[str, Any]]:
         """What each saw, as it stands in a report; `seen` keeps more of it for this terminal."""
         self.told = self.seen(report)
-        return [one.outage.to_dict() for one in self.told]
+        return [one.outage.to_dict() | one.around for one in self.told]
 
 
 class Watcher(Protocol):
@@ -114,7 +120,7 @@ def tell(watcher: Watcher, client: AgentClient, report: dict[str, Any]) -> None:
         first, *others = watcher.outages(report)
         for other in others:
             del other["samples"]
-        report["outage"] = first | {"others": others}
+        report.update(with_outage(report, first | {"others": others}))
         client.change(
             "PUT",
             url("moves", str(report["id"]), "outage"),

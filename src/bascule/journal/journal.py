@@ -32,6 +32,7 @@ from bascule.journal.schema import prepare
 from bascule.migration.model import Decision, Move
 from bascule.migration.ownership import Offer
 from bascule.migration.register import Ballot
+from bascule.migration.story import with_outage
 
 T = TypeVar("T")
 KEPT_MOVES = 500
@@ -338,8 +339,15 @@ class Journal:
         await self._write(work)
 
     async def amend_outage(self, move_id: str, outage: Json) -> None:
-        """Put what a probe saw into the report of a move that started here."""
-        await self._amend(move_id, "$.outage", outage)
+        """Put what a probe saw, and what follows from it, into the report of a move that started here."""
+
+        def work(db: sqlite3.Connection) -> None:
+            query = "select report from move where id = ? and side = 'source' and report is not null"
+            for row in db.execute(query, (move_id,)).fetchall():
+                report = json.dumps(with_outage(json.loads(row["report"]), dict(outage)))
+                db.execute("update move set report = ? where id = ? and side = 'source'", (report, move_id))
+
+        await self._write(work)
 
     async def amend_network(self, move_id: str, network: Json) -> None:
         """Put what was seen of the VM's frames into the report of a move that started here."""

@@ -29,6 +29,7 @@ from bascule.lab.laboratory import Lab
 from bascule.lab.names import namespace
 from bascule.lab.newer_qemu import lab_qemu
 from bascule.lab.places import CACHE
+from bascule.migration.story import run_s, with_outage
 from bascule.network.outage import Outage
 from bascule.network.probe.session import ProbeSession
 from bascule.report.html import render_html
@@ -168,7 +169,10 @@ def _move(
         stream: probe.outage(stream, begin_ns - int(MARGIN_S * 1e9), end_ns, origin_ns=origin_ns)
         for stream, probe in probes.items()
     }
-    report["outage"] = outages["udp"].to_dict()
+    felt = outages["udp"].to_dict()
+    if (ran_s := run_s(report)) is not None:
+        felt |= probes["udp"].answers_around("udp", origin_ns + round(ran_s * 1e9), origin_ns)
+    report = with_outage(report, felt)
     lab.request(source, "PUT", f"/v1/moves/{newest['id']}/outage", report["outage"])
     _say(render_text(report))
     for stream in CONNECTED:

@@ -17,25 +17,42 @@ from bascule.migration.forecast import Forecast, percent_off
 from bascule.migration.model import Mode, Move, Outcome
 
 SCHEMA = 1
+THERE = ("asked_there", "loaded", "decided", "resumed", "first_frame")
+MOMENTS = {
+    "stopped": "STOP",
+    "counted": "last pages counted",
+    "saved": "state saved",
+    "loaded": "state loaded",
+    "completed": "source completed",
+    "asked_there": "word heard",
+    "decided": "decision durable",
+    "resumed": "RESUME",
+    "first_frame": "first frame out",
+}
+FIRST_ANSWER = "first answer at the client"
 
 
 @dataclass(slots=True)
 class SwitchoverTimes:
     """Readings of wall clocks in microseconds; `destination_ahead_us` brings the destination's to the source's.
 
-    Source's clock: `stopped` (QEMU's STOP), `devices` (QEMU's status `device`, where it has one), `saved` (the state of
-    a Quick Migration is durable), `completed`, `asked` (our word sent). Destination's clock: `asked_there`, `loaded`,
-    `decided`, `resumed` (QEMU's RESUME).
+    Source's clock: `stopped` (QEMU's STOP), `counted` (the first MIGRATION_PASS after it: QEMU has counted the pages
+    that were still dirty, and sends them now), `saved` (the state of a Quick Migration is durable), `completed`.
+    Destination's clock: `asked_there` (the word arrived), `loaded`, `decided`, `resumed` (QEMU's RESUME), `first_frame`
+    (out of the VM's tap, after that).
+
+    QEMU does not tell when the last memory has gone: its status `device`, where it has one, is said before it.
     """
 
     stopped: int | None = None
-    devices: int | None = None
+    counted: int | None = None
     saved: int | None = None
     completed: int | None = None
     asked_there: int | None = None
     loaded: int | None = None
     decided: int | None = None
     resumed: int | None = None
+    first_frame: int | None = None
     destination_ahead_us: float = 0.0
     error_us: float = 0.0
 
@@ -45,17 +62,38 @@ class SwitchoverTimes:
             order: tuple[str, ...] = ("saved", "asked_there", "loaded", "decided", "resumed")
             names: tuple[str, ...] = ("save", "word to the destination", "load", "decision", "run")
         else:
-            order = ("devices", "loaded", "completed", "asked_there", "decided", "resumed")
-            send = "last memory, device state and load" if self.devices is None else "device state and load"
-            names = ("last memory", send, "source completes", "word to the destination", "decision", "run")
+            order = ("counted", "loaded", "completed", "asked_there", "decided", "resumed")
+            send = "last memory, device state and load"
+            names = ("last pages counted", send, "source completes", "word to the destination", "decision", "run")
         found = []
         for attribute, name in zip(order, names, strict=True):
             at_us: int | None = getattr(self, attribute)
             if at_us is None:
                 continue
-            there = attribute in ("asked_there", "loaded", "decided", "resumed")
+            there = attribute in THERE
             found.append((name, at_us - (self.destination_ahead_us if there else 0.0), "there" if there else "here"))
         return found
+
+    def moments(self, quick: bool) -> list[dict[str, Any]]:
+        """Return what happened from STOP on: by which clock, when on the source's, and how wrong that may be."""
+        if self.stopped is None:
+            return []
+        found = []
+        for attribute, what in MOMENTS.items():
+            at_us: int | None = getattr(self, attribute)
+            if at_us is None or (attribute == "completed" and quick):
+                continue
+            there = attribute in THERE
+            shift_us, error_us = (self.destination_ahead_us, self.error_us) if there else (0.0, 0.0)
+            found.append(
+                {
+                    "what": what,
+                    "at_ms": round((at_us - shift_us - self.stopped) / 1000, 3),
+                    "clock": "destination" if there else "source",
+                    "error_ms": round(error_us / 1000, 3),
+                }
+            )
+        return sorted(found, key=lambda moment: moment["at_ms"])
 
 
 @dataclass(slots=True)
@@ -141,6 +179,7 @@ class Story:
             f"which was {self.times.destination_ahead_us / 1000:+.3f} ms ahead, give or take "
             f"{self.times.error_us / 1000:.3f} ms",
             "blackout": self._blackout_parts() if blackout_ms is not None else [],
+            "moments": self.times.moments(move.mode is Mode.QUICK) if blackout_ms is not None else [],
             "forecast": self._forecast(),
             "forecast_error": self._forecast_error(total_s, blackout_ms),
             "timeline": self.timeline,
@@ -208,6 +247,29 @@ class Story:
             {"phase": name, "start_s": round(at_s, 4), "duration_s": round(max(0.0, end_s - at_s), 4)}
             for (name, at_s), (_, end_s) in pairwise([*self.phases, ("", total_s)])
         ]
+
+
+def with_outage(report: dict[str, Any], outage: dict[str, Any]) -> dict[str, Any]:
+    """Return `report` with what a probe saw, and among the moments the client's first answer after the VM ran.
+
+    That one was read from the probe's clock; a probe on the source's host has the source's.
+    """
+    first_s, stop_s = outage.get("first_answer_after_run_s"), _mark_s(report, "STOP")
+    moments = [moment for moment in report.get("moments") or [] if moment.get("what") != FIRST_ANSWER]
+    if moments and first_s is not None and stop_s is not None:
+        at_ms = round((first_s - stop_s) * 1000, 3)
+        moments.append({"what": FIRST_ANSWER, "at_ms": at_ms, "clock": "client", "error_ms": 0.0})
+    return report | {"outage": outage, "moments": moments}
+
+
+def run_s(report: Mapping[str, Any]) -> float | None:
+    """When the VM ran on the destination, in s from the move's start on the source's clock; None if it did not."""
+    stop_s, blackout_ms = _mark_s(report, "STOP"), report.get("blackout_ms")
+    return None if stop_s is None or blackout_ms is None else float(stop_s + blackout_ms / 1000)
+
+
+def _mark_s(report: Mapping[str, Any], what: str) -> float | None:
+    return next((mark["at_s"] for mark in report.get("marks") or [] if mark["what"] == what), None)
 
 
 def _clock(began: str, ended: str) -> str:

@@ -155,6 +155,13 @@ def monotonic_ns_of(moment: datetime) -> int:
     return round(moment.timestamp() * NS_PER_S) - (time.time_ns() - time.monotonic_ns())
 
 
+def answers_around(samples: Samples, moment_ns: int) -> tuple[int | None, int | None]:
+    """Give the arrivals of the last answer until `moment_ns` and of the first one after it, as far as there are any."""
+    at = samples.answer_at_ns
+    after = bisect_right(at, moment_ns)
+    return at[after - 1] if after else None, at[after] if after < len(at) else None
+
+
 def longest_silence(samples: Samples, start_ns: int, end_ns: int, timeout_ns: int) -> tuple[int, int] | None:
     """Return begin and end of the longest silence that overlaps [start, end); None when nothing was outstanding."""
     at = samples.answer_at_ns

@@ -9,6 +9,7 @@ the last, short segment of the stream is not held back for an acknowledgement (N
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 
 from bascule.errors import Failed
@@ -34,7 +35,8 @@ async def open_stream(uri: str, *, deadline_s: float = CONNECT_DEADLINE_S) -> so
             f"{attempt}: no answer within {deadline_s:g} s", "look at the firewall between the two hosts"
         ) from None
     except OSError as error:
-        raise Failed(f"{attempt}: {error.strerror or error}", "look at the firewall between the two hosts") from error
+        why = os.strerror(error.errno) if error.errno else str(error)  # asyncio has its own words beside the number
+        raise Failed(f"{attempt}: {why}", "look at the firewall between the two hosts") from error
 
 
 async def _connect(host: str, port: int) -> socket.socket:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 
-from bascule.report.record import Report
+from bascule.report.record import BlackoutPart, Report
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,20 @@ def blackout_span(report: Report) -> Span | None:
         return Span(stop_s, stop_s + max(0.0, report.blackout_ms) / 1e3)
     resume_s = mark_s(report, "RESUME")
     return Span(stop_s, resume_s) if resume_s is not None and resume_s >= stop_s else None
+
+
+AFTER_RUN = ("RESUME", "first frame out", "first answer at the client")
+
+
+def after_run(report: Report) -> list[BlackoutPart]:
+    """Give the parts of the client's silence beyond the blackout: until the VM's first frame, and until an answer."""
+    known = {moment.what: moment for moment in report.moments}
+    seen = [known[what] for what in AFTER_RUN if what in known]
+    parts = []
+    for began, ended in pairwise(seen if seen and seen[0].what == "RESUME" else ()):
+        clock = ended.clock if ended.clock == began.clock else "both"
+        parts.append(BlackoutPart(ended.what, began.at_ms, max(0.0, ended.at_ms - began.at_ms), clock))
+    return parts
 
 
 def silence_span(report: Report) -> Span | None:

@@ -61,6 +61,19 @@ class BlackoutPart:
 
 
 @dataclass(frozen=True, slots=True)
+class Moment:
+    """Something that happened from STOP on: `at_ms` after it on the source's clock, read from `clock`.
+
+    `clock` is source, destination or client; `error_ms` is how wrong the two clocks' comparison may be.
+    """
+
+    what: str
+    at_ms: float
+    clock: str
+    error_ms: float
+
+
+@dataclass(frozen=True, slots=True)
 class Forecast:
     """What was expected of the whole move, `made_at_s` after its start."""
 
@@ -127,6 +140,8 @@ class Outage:
     samples: tuple[tuple[float, float | None], ...]
     silence_start_s: float | None
     note: str
+    last_answer_before_run_s: float | None = None
+    first_answer_after_run_s: float | None = None
     others: tuple[Outage, ...] = ()
 
 
@@ -153,6 +168,7 @@ class Report:
     blackout_error_ms: float
     blackout_basis: str
     blackout: tuple[BlackoutPart, ...]
+    moments: tuple[Moment, ...]
     forecast: Forecast | None
     forecast_error: ForecastError | None
     timeline: tuple[Reading, ...]
@@ -197,6 +213,7 @@ class Report:
             blackout_error_ms=reading.amount(data, "blackout_error_ms"),
             blackout_basis=reading.text(data, "blackout_basis"),
             blackout=tuple(_blackout_part(row) for row in reading.rows(data, "blackout")),
+            moments=tuple(_moment(row) for row in reading.rows(data, "moments")),
             forecast=Forecast(*_numbers(forecast, "made_at_s", "total_s", "blackout_ms")) if forecast else None,
             forecast_error=ForecastError(*_numbers(error, "total_percent", "blackout_percent")) if error else None,
             timeline=tuple(_reading(row) for row in reading.rows(data, "timeline")),
@@ -254,6 +271,15 @@ def _blackout_part(row: Mapping[str, Any]) -> BlackoutPart:
     )
 
 
+def _moment(row: Mapping[str, Any]) -> Moment:
+    return Moment(
+        what=reading.text(row, "what"),
+        at_ms=reading.amount(row, "at_ms"),
+        clock=reading.text(row, "clock"),
+        error_ms=reading.amount(row, "error_ms"),
+    )
+
+
 def _reading(row: Mapping[str, Any]) -> Reading:
     remaining, transferred, rate = _numbers(row, "remaining_bytes", "transferred_bytes", "rate_bytes_per_s")
     return Reading(reading.amount(row, "at_s"), remaining, transferred, rate)
@@ -282,6 +308,8 @@ def _outage(row: Mapping[str, Any]) -> Outage:
         silence_start_s=reading.number(row, "silence_start_s"),
         note=reading.text(row, "note"),
         others=tuple(_outage({**other, "others": ()}) for other in reading.rows(row, "others")),
+        last_answer_before_run_s=reading.number(row, "last_answer_before_run_s"),
+        first_answer_after_run_s=reading.number(row, "first_answer_after_run_s"),
     )
 
 

@@ -18,6 +18,7 @@ CLOCK_NAMES = {
     "source": "the source's clock",
     "destination": "the destination's clock",
     "both": "from one clock to the other",
+    "client": "the client's clock",
 }
 BADGES = {"completed": "good", "failed": "bad", "unknown": "bad"}
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bascule.report import network, sentences, words
+from bascule.report.moments import after_run
 from bascule.report.record import BlackoutPart, Outage, Report, Round, as_report
 
 COLUMNS = 96
@@ -94,8 +95,12 @@ def _blackout(move: Report) -> list[str]:
     lines = _labelled("Blackout", _joined(sentences.blackout_length(move), sentences.goal_kept(move)))
     if move.blackout_basis:
         lines += _labelled("", words.visible(move.blackout_basis))
-    end_ms = max([move.blackout_ms or 0.0, *(part.start_ms + part.ms for part in move.blackout)])
+    after = after_run(move)
+    end_ms = max([move.blackout_ms or 0.0, *(part.start_ms + part.ms for part in (*move.blackout, *after))])
     lines += [_part_line(part, end_ms) for part in move.blackout]
+    if after:
+        lines += _labelled("After it", "the VM runs, and the client waits on")
+        lines += [_part_line(part, end_ms) for part in after]
     missing_ms = sentences.unaccounted_ms(move)
     if missing_ms:
         lines.append(f"{'':{LABEL_COLUMNS}}{words.milliseconds(missing_ms)} of it are not accounted for")

@@ -559,3 +559,36 @@ async def test_it_is_as_durable_as_it_says(journal: Journal) -> None:
         return db.execute("pragma journal_mode").fetchone()[0], db.execute("pragma synchronous").fetchone()[0]
 
     assert await journal._run(settings) == ("wal", 2)  # 2 is FULL
+
+
+# --- the gate's question right after the decision ---------------------------------------------------------------------
+
+
+async def test_what_was_decided_is_read_back_as_it_stands(journal: Journal) -> None:
+    mine = vm(owner="h2", epoch=2)
+    await journal.decide(Ballot(UUID, 2, "m1"), Decision.TAKEN, mine)
+    told = await journal.vm_by_uuid(UUID)
+    other = Journal(journal._path)
+    await other.open()
+    assert told == await other.vm_by_uuid(UUID) == mine
+    await other.close()
+
+
+async def test_a_write_that_was_asked_for_since_is_seen(journal: Journal) -> None:
+    """Also one that is not through yet: it was asked for before the question."""
+    await journal.decide(Ballot(UUID, 2, "m1"), Decision.TAKEN, vm(owner="h2", epoch=2))
+    offering = asyncio.ensure_future(journal.offer(UUID, Offer("h3", 3, "m2")))
+    await asyncio.sleep(0)
+    told = await journal.vm_by_uuid(UUID)
+    await offering
+    assert told is not None
+    assert told.offer == Offer("h3", 3, "m2")
+
+
+async def test_a_decision_that_failed_is_not_told(journal: Journal) -> None:
+    await journal.decide(Ballot(UUID, 2, "m1"), Decision.TAKEN, vm(owner="h2", epoch=2))
+    with pytest.raises((Failed, TypeError)):
+        await journal.decide(Ballot(UUID, 3, "m2"), Decision.TAKEN, vm(epoch=3, definition={"not": {"JSON"}}))
+    told = await journal.vm_by_uuid(UUID)
+    assert told is not None
+    assert (told.owner, told.epoch) == ("h2", 2)

@@ -9,7 +9,7 @@ import pytest
 from bascule.migration.convergence import Round
 from bascule.migration.forecast import Forecast
 from bascule.migration.model import Goals, Mode, Move, Outcome
-from bascule.migration.story import Story, SwitchoverTimes
+from bascule.migration.story import Story, SwitchoverTimes, run_s, with_outage
 
 MIB = 1 << 20
 STARTED_AT = "2024-05-01T12:00:00.000+00:00"
@@ -52,13 +52,14 @@ def completed(story: Story | None = None) -> dict[str, Any]:
 KEYS = {
     *("schema", "id", "vm", "source", "destination", "mode", "outcome", "reason", "started_at", "total_s", "goals"),
     *("accelerator", "memory_mib", "rounds", "bytes", "blackout_ms", "blackout_error_ms", "blackout_basis", "blackout"),
-    *("forecast", "forecast_error", "timeline", "marks", "phases", "network", "outage"),
+    *("forecast", "forecast_error", "timeline", "marks", "phases", "moments", "network", "outage"),
 }
 INNER_KEYS = {
     "goals": {"max_blackout_ms", "deadline_s"},
     "rounds": {"number", "start_s", "duration_s", "sent_bytes", "remaining_bytes", "rate_bytes_per_s"},
     "bytes": {"total", "normal_pages", "zero_pages", "other", "transferred_in_blackout"},
     "blackout": {"phase", "start_ms", "ms", "clock"},
+    "moments": {"what", "at_ms", "clock", "error_ms"},
     "forecast": {"made_at_s", "total_s", "blackout_ms"},
     "forecast_error": {"total_percent", "blackout_percent"},
     "timeline": {"at_s", "remaining_bytes", "transferred_bytes", "rate_bytes_per_s"},
@@ -117,15 +118,57 @@ def test_its_parts_follow_one_another_add_up_and_name_their_clocks() -> None:
     assert sum(p["ms"] for p in report["blackout"]) == pytest.approx(report["blackout_ms"])
 
 
-def test_a_qemu_that_tells_the_end_of_the_memory_gives_one_part_more() -> None:
+def test_the_last_count_of_pages_gives_one_part_more() -> None:
     story = told()
-    story.times.devices = STOP_US + 4_000
+    story.times.counted = STOP_US + 4_000
     parts = completed(story)["blackout"]
     assert [(p["phase"], p["ms"], p["clock"]) for p in parts[:2]] == [
-        ("last memory", 4.0, "source"),
-        ("device state and load", 2.0, "both"),
+        ("last pages counted", 4.0, "source"),
+        ("last memory, device state and load", 2.0, "both"),
     ]
     assert sum(p["ms"] for p in parts) == pytest.approx(12.345)
+
+
+def test_each_moment_names_its_clock_and_how_wrong_its_place_may_be() -> None:
+    story = told()
+    story.times.counted = STOP_US + 1_700
+    story.times.first_frame = STOP_US + 20_000 + AHEAD_US
+    assert [tuple(moment.values()) for moment in completed(story)["moments"]] == [
+        ("STOP", 0.0, "source", 0.0),
+        ("last pages counted", 1.7, "source", 0.0),
+        ("state loaded", 6.0, "destination", 0.21),
+        ("source completed", 7.0, "source", 0.0),
+        ("word heard", 8.5, "destination", 0.21),
+        ("decision durable", 9.0, "destination", 0.21),
+        ("RESUME", 12.345, "destination", 0.21),
+        ("first frame out", 20.0, "destination", 0.21),
+    ]
+
+
+def test_a_probe_adds_the_clients_first_answer_once() -> None:
+    report = completed()
+    assert run_s(report) == pytest.approx(1.532345)
+    outage = {"sent": 1, "first_answer_after_run_s": 1.545}
+    again = with_outage(with_outage(report, outage), outage)
+    assert again["outage"] == outage
+    assert again["moments"][:-1] == report["moments"]
+    assert again["moments"][-1] == {
+        "what": "first answer at the client",
+        "at_ms": pytest.approx(25.0),
+        "clock": "client",
+        "error_ms": 0.0,
+    }
+
+
+@pytest.mark.parametrize("outage", [{}, {"first_answer_after_run_s": None}])
+def test_a_probe_that_saw_no_answer_after_the_run_adds_no_moment(outage: dict[str, Any]) -> None:
+    assert with_outage(completed(), outage)["moments"] == completed()["moments"]
+
+
+def test_a_move_without_a_blackout_has_no_moment_of_the_client_either() -> None:
+    refused = told().report(Outcome.REFUSED, "no memory", 0.2)
+    assert with_outage(refused, {"first_answer_after_run_s": 1.0})["moments"] == []
+    assert run_s(refused) is None
 
 
 def test_the_clocks_error_makes_no_part_negative() -> None:
@@ -172,7 +215,7 @@ def test_a_refused_move_has_its_reason_and_nothing_measured() -> None:
     assert set(report) == KEYS
     for key in ("blackout_ms", "forecast", "forecast_error", "outage"):
         assert report[key] is None, key
-    for key in ("rounds", "blackout", "timeline", "marks"):
+    for key in ("rounds", "blackout", "moments", "timeline", "marks"):
         assert report[key] == [], key
     assert report["bytes"] == {
         "total": 0,

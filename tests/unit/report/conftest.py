@@ -31,12 +31,23 @@ def live(**changes: Any) -> dict[str, Any]:
         "blackout_basis": "QEMU's STOP on the source's clock to QEMU's RESUME on the destination's clock,"
         " which was +0.012 ms ahead, give or take 0.300 ms",
         "blackout": [
-            {"phase": "last memory", "start_ms": 0.0, "ms": 6.1, "clock": "source"},
-            {"phase": "device state and load", "start_ms": 6.1, "ms": 4.3, "clock": "both"},
+            {"phase": "last pages counted", "start_ms": 0.0, "ms": 1.6, "clock": "source"},
+            {"phase": "last memory, device state and load", "start_ms": 1.6, "ms": 8.8, "clock": "both"},
             {"phase": "source completes", "start_ms": 10.4, "ms": 0.3, "clock": "both"},
             {"phase": "word to the destination", "start_ms": 10.7, "ms": 0.7, "clock": "both"},
             {"phase": "decision", "start_ms": 11.4, "ms": 0.4, "clock": "destination"},
             {"phase": "run", "start_ms": 11.8, "ms": 2.4, "clock": "destination"},
+        ],
+        "moments": [
+            {"what": "STOP", "at_ms": 0.0, "clock": "source", "error_ms": 0.0},
+            {"what": "last pages counted", "at_ms": 1.6, "clock": "source", "error_ms": 0.0},
+            {"what": "state loaded", "at_ms": 10.4, "clock": "destination", "error_ms": 0.3},
+            {"what": "source completed", "at_ms": 10.7, "clock": "source", "error_ms": 0.0},
+            {"what": "word heard", "at_ms": 11.4, "clock": "destination", "error_ms": 0.3},
+            {"what": "decision durable", "at_ms": 11.8, "clock": "destination", "error_ms": 0.3},
+            {"what": "RESUME", "at_ms": 14.2, "clock": "destination", "error_ms": 0.3},
+            {"what": "first frame out", "at_ms": 36.0, "clock": "destination", "error_ms": 0.3},
+            {"what": "first answer at the client", "at_ms": 38.0, "clock": "client", "error_ms": 0.0},
         ],
         "forecast": {"made_at_s": 0.31, "total_s": 2.1, "blackout_ms": 12.0},
         "forecast_error": {"total_percent": 10.0, "blackout_percent": 18.3},
@@ -248,6 +259,8 @@ def outage(
         "silence_start_s": stop_s,
         "note": note,
         "others": [],
+        "last_answer_before_run_s": stop_s,
+        "first_answer_after_run_s": None if stop_s is None else stop_s + silence_ms / 1e3,
     }
 
 
@@ -272,6 +285,7 @@ def _base(move: str, *, vm: str, way: tuple[str, str], mode: str, outcome: str) 
         "blackout_error_ms": 0.0,
         "blackout_basis": "",
         "blackout": None,
+        "moments": None,
         "forecast": None,
         "forecast_error": None,
         "timeline": None,

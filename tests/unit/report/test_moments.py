@@ -34,6 +34,34 @@ def test_without_stop_and_an_end_there_is_no_blackout_to_draw(moves, marks):
     assert moments.blackout_span(Report.from_dict(moves.live(blackout_ms=None, marks=marks))) is None
 
 
+def moment(what, at_ms, clock):
+    return {"what": what, "at_ms": at_ms, "clock": clock, "error_ms": 0.1}
+
+
+def test_after_the_run_come_the_first_frame_and_the_first_answer_each_with_its_clocks(moves):
+    parts = moments.after_run(Report.from_dict(moves.live()))
+    assert [(part.phase, part.start_ms, pytest.approx(part.ms), part.clock) for part in parts] == [
+        ("first frame out", 14.2, 21.8, "destination"),
+        ("first answer at the client", 36.0, 2.0, "both"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seen", "expected"),
+    [
+        ([], []),
+        ([moment("STOP", 0, "source")], []),
+        ([moment("first frame out", 9, "destination"), moment("first answer at the client", 10, "client")], []),
+        ([moment("RESUME", 8, "destination"), moment("first answer at the client", 10, "client")], [(8, 2, "both")]),
+        # the clocks' error may turn two near moments round; a part is never negative
+        ([moment("RESUME", 8, "destination"), moment("first answer at the client", 7.9, "client")], [(8, 0, "both")]),
+    ],
+)
+def test_what_was_not_seen_after_the_run_is_left_out(moves, seen, expected):
+    parts = moments.after_run(Report.from_dict(moves.live(moments=seen)))
+    assert [(part.start_ms, part.ms, part.clock) for part in parts] == expected
+
+
 def test_the_move_includes_what_the_client_saw_before_and_after(moves):
     span = moments.move_span(Report.from_dict(moves.live()))
     assert span.start_s == pytest.approx(-0.55)

@@ -10,7 +10,7 @@ from bascule.report.record import Report, as_report
 def test_a_report_goes_through_the_dataclasses_unchanged_but_for_null_lists(moves, name):
     data = getattr(moves, name)()
     written = Report.from_dict(data).to_dict()
-    for key in ("rounds", "blackout", "timeline", "marks", "phases"):
+    for key in ("rounds", "blackout", "moments", "timeline", "marks", "phases"):
         data[key] = data[key] or []
     assert json.loads(json.dumps(written)) == data
 

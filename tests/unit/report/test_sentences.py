@@ -49,7 +49,7 @@ def test_a_part_of_the_blackout_that_nothing_explains_is_found(moves):
     data = moves.live()
     assert sentences.unaccounted_ms(Report.from_dict(data)) == 0
     del data["blackout"][0]
-    assert sentences.unaccounted_ms(Report.from_dict(data)) == pytest.approx(6.1)
+    assert sentences.unaccounted_ms(Report.from_dict(data)) == pytest.approx(1.6)
 
 
 def test_parts_that_ran_at_once_are_not_counted_twice(moves):

@@ -31,10 +31,17 @@ def test_the_bars_of_the_blackout_stand_where_the_parts_were(moves):
         {"phase": "other half", "start_ms": 5, "ms": 5, "clock": "destination"},
         {"phase": "last blink", "start_ms": 10, "ms": 0, "clock": "destination"},
     ]
-    text = render_text(moves.live(blackout=parts, blackout_ms=10))
+    text = render_text(moves.live(blackout=parts, blackout_ms=10, moments=[]))
     assert "|============            | source" in text
     assert "|            ============| destination" in text
     assert "|                       =| destination" in text
+
+
+def test_what_followed_the_blackout_is_on_its_line_of_time(moves):
+    text = render_text(moves.live())
+    assert "After it  the VM runs, and the client waits on" in text
+    assert "first frame out                        21.8 ms  |        ==============  | destination" in text
+    assert "first answer at the client                2 ms  |                      = | both" in text
 
 
 def test_what_is_missing_is_said_or_left_out(moves):

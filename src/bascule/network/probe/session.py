@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from bascule.errors import Failed, Refused
-from bascule.network.outage import ANSWER_TIMEOUT_S, MAX_SAMPLES, Outage, outage_between
+from bascule.network.outage import ANSWER_TIMEOUT_S, MAX_SAMPLES, Outage, answers_around, outage_between
 from bascule.network.probe.connection import Connection, connection_between
 from bascule.network.probe.format import RecordingReader
 from bascule.network.probe.samples import Samples
@@ -171,6 +171,14 @@ class ProbeSession:
             origin_ns=origin_ns,
             max_samples=max_samples,
         )
+
+    def answers_around(self, kind: str, moment_ns: int, origin_ns: int) -> dict[str, float | None]:
+        """When the last answer before and the first after a VM ran arrived, as a report's outage tells it; in s."""
+        last_ns, first_ns = answers_around(self.samples(kind), moment_ns)
+        return {
+            "last_answer_before_run_s": None if last_ns is None else round((last_ns - origin_ns) / _NS_PER_S, 6),
+            "first_answer_after_run_s": None if first_ns is None else round((first_ns - origin_ns) / _NS_PER_S, 6),
+        }
 
     def connection(self, kind: str, start_ns: int, end_ns: int) -> Connection | None:
         """What became of the "tcp" or "http" connection until `end_ns`; None for other kinds."""

@@ -1,7 +1,8 @@
 """The blackout taken apart: one line of time in ms, and under it each part in its place.
 
 The line on top shows all parts together. Under it each part has a row of its own, so that a part of 0.3 ms beside one
-of 20 ms keeps its name, and parts that ran on both hosts at once don't hide one another.
+of 20 ms keeps its name, and parts that ran on both hosts at once don't hide one another. What followed the blackout,
+the VM's first frame and the client's first answer, is on the same line of time, outside the veil.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from dataclasses import dataclass
 
 from bascule.report import sentences, words
 from bascule.report.markup import Markup, fragment
+from bascule.report.moments import after_run
 from bascule.report.pictures import NARROW
 from bascule.report.pictures.canvas import Box, label, path, picture, rectangle, shortened, text_width
 from bascule.report.pictures.plot import time_axis, time_grid
 from bascule.report.record import BlackoutPart, Report
 from bascule.report.scale import Linear
 
-CLOCKS = {"source": "copy", "destination": "other", "both": "dark"}
+CLOCKS = {"source": "copy", "destination": "other", "both": "dark", "client": "client"}
 BAR_PX = 16
 LINE_PX = 34  # the line of all parts, and the space below it
 
@@ -51,7 +53,7 @@ def blackout_picture(report: Report, key: str, width: int) -> Markup:
     whole = f"blackout {sentences.blackout_length(report)}" if report.blackout_ms is not None else "blackout"
     names_px = 0.0 if narrow else min(270.0, max(names_width(report), text_width(whole) * 1.1 + 16))
     left = max(8.0, names_px)
-    box = Box(left, top, width - left - 22, LINE_PX + row_px * len(report.blackout))
+    box = Box(left, top, width - left - 22, LINE_PX + row_px * len(parts_of(report)))
     return picture(
         key,
         width,
@@ -63,23 +65,28 @@ def blackout_picture(report: Report, key: str, width: int) -> Markup:
     )
 
 
+def parts_of(report: Report) -> list[BlackoutPart]:
+    """Give the parts of the blackout and, after them, of what the client waited for beyond it."""
+    return [*report.blackout, *after_run(report)]
+
+
 def names_width(report: Report) -> float:
     """Give the room that the names of the parts need."""
-    return max(text_width(_name(part)) for part in report.blackout) + 16
+    return max(text_width(_name(part)) for part in parts_of(report)) + 16
 
 
 def blackout_plot(report: Report, box: Box, rows: Rows) -> Markup:
     """Draw line, rows and axis into `box`, and the names where `rows` says."""
-    end_ms = max([report.blackout_ms or 0.0, *(part.start_ms + part.ms for part in report.blackout)]) or 1.0
+    shown = parts_of(report)
+    end_ms = max([report.blackout_ms or 0.0, *(part.start_ms + part.ms for part in shown)]) or 1.0
     time = Linear(0, end_ms, box.left, box.right)
     line = Box(box.left, box.top, time(report.blackout_ms or end_ms) - box.left, BAR_PX + 6)
     parts = [
-        _row(part, box, time, box.top + LINE_PX + rows.height_px * index, rows)
-        for index, part in enumerate(report.blackout)
+        _row(part, box, time, box.top + LINE_PX + rows.height_px * index, rows) for index, part in enumerate(shown)
     ]
     guides = "".join(
         f"M{time(part.start_ms):.1f} {line.bottom:.1f}V{box.top + LINE_PX + rows.height_px * index + BAR_PX:.1f}"
-        for index, part in enumerate(report.blackout)
+        for index, part in enumerate(shown)
     )
     return fragment(
         time_grid(box, time),
@@ -95,13 +102,13 @@ def describe(report: Report) -> str:
     """Tell the picture to those who can't see it."""
     return " ".join(
         f"{part.phase}: {words.milliseconds(part.ms)} from {words.milliseconds(part.start_ms)} on."
-        for part in report.blackout
+        for part in parts_of(report)
     )
 
 
 def clocks_used(report: Report) -> list[str]:
     """Give the clocks of the parts, in the order of the legend."""
-    used = {part.clock for part in report.blackout}
+    used = {part.clock for part in parts_of(report)}
     return [clock for clock in CLOCKS if clock in used]
 
 
@@ -121,7 +128,7 @@ def _name(part: BlackoutPart) -> str:
 
 def _by_length(report: Report) -> list[BlackoutPart]:
     """Long parts first, so that a short one is drawn over a long one and not under it."""
-    return sorted(report.blackout, key=lambda part: -part.ms)
+    return sorted(parts_of(report), key=lambda part: -part.ms)
 
 
 def _segment(part: BlackoutPart, time: Linear, line: Box) -> Markup:

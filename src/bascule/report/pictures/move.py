@@ -105,7 +105,7 @@ def _copy(move: Report, box: Box, alone: bool) -> Markup:
 
 def _top_px(move: Report) -> float:
     """Give the height of the upper plots: enough for all parts of the blackout."""
-    return min(MOST_PLOT_PX, max(PLOT_PX, blackout.LINE_PX + PART_PX * len(move.blackout)))
+    return min(MOST_PLOT_PX, max(PLOT_PX, blackout.LINE_PX + PART_PX * len(blackout.parts_of(move))))
 
 
 def _blackout(move: Report, room: Box) -> Markup:
@@ -114,7 +114,7 @@ def _blackout(move: Report, room: Box) -> Markup:
     if names_px > room.width * 0.4:
         names_px = 0.0
     box = Box(room.left + names_px, room.top, room.width - names_px, room.height)
-    row_px = (box.height - blackout.LINE_PX) / max(1, len(move.blackout))
+    row_px = (box.height - blackout.LINE_PX) / max(1, len(blackout.parts_of(move)))
     return fragment(
         label(room.left, room.top - 9, f"blackout {sentences.blackout_length(move)}", "dark strong"),
         blackout.blackout_plot(move, box, blackout.Rows(row_px, room.left, names_px)),
