@@ -14,7 +14,6 @@ from bascule.agent.peers import NoAnswerError
 from bascule.errors import BasculeError, Failed, Refused
 from bascule.journal.records import MoveRecord, Side, VmRecord
 from bascule.migration.model import Move
-from bascule.migration.story import with_outage
 from bascule.qemu.command_line import LaunchPaths
 from bascule.vm.definition import Definition, pin_machine
 from bascule.vm.parse import parse

@@ -301,6 +301,15 @@ class Journal:
             custody.forget_decisions(db)
 
         await self._write(work)
+        await self._empty_log()
+
+    async def _empty_log(self) -> None:
+        """Bring what the write-ahead log holds into the database, so that no commit has to do it in a blackout.
+
+        SQLite does it in the commit that makes the log long, whichever that is. It also writes the log from its start
+        again afterwards: into blocks that the file has already, which is quicker to make durable.
+        """
+        await self._run(lambda db: db.execute("pragma wal_checkpoint(passive)").fetchall())
 
     async def note_incoming(self, move_id: str, process: Json | None, accelerator: Accelerator | None) -> None:
         """Note the destination's QEMU process for a move."""

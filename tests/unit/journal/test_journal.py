@@ -1,6 +1,7 @@
 """The journal: what it says is durable, what it writes belongs together, and what it cannot use it refuses."""
 
 import asyncio
+import contextlib
 import os
 import random
 import sqlite3
@@ -592,3 +593,14 @@ async def test_a_decision_that_failed_is_not_told(journal: Journal) -> None:
     told = await journal.vm_by_uuid(UUID)
     assert told is not None
     assert (told.owner, told.epoch) == ("h2", 2)
+
+
+async def test_a_move_begins_with_an_empty_log_so_that_no_commit_in_it_has_to_clear_up(
+    journal: Journal, path: Path, tmp_path: Path
+) -> None:
+    await journal.define(vm())
+    await journal.begin_move(record())
+    alone = tmp_path / "without-its-log.db"
+    alone.write_bytes(path.read_bytes())  # noqa: ASYNC240 - nothing else runs
+    with contextlib.closing(sqlite3.connect(alone)) as db:
+        assert db.execute("select id from move").fetchall() == [("m1",)]
