@@ -67,7 +67,6 @@ class DestinationMove:
         self._may_have_run = may_have_run  # whatever the marks say
         self._letting_run: asyncio.Task[None] | None = None
         self._addresses: object = None  # the guest's, as the source has learned them
-        self._told_to_run = False
         self._log = structlog.get_logger().bind(move=self.move.id, vm=self.move.vm)
 
     # --- the life of the move ----------------------------------------------------------------------------------------
@@ -424,10 +423,8 @@ class DestinationMove:
                 return
             raise Failed(f"{reason}; start it again: bascule vm start {self.move.vm}")
         machine = vm.machine
-        # QEMU has said in this session that it stands paused with everything loaded, and nobody has told it to run.
-        fresh = vm is self._incoming and self._times["loaded"] is not None and not self._told_to_run
-        self._told_to_run = True
-        if fresh or await machine.status() != "running":
+        # Asked also where it must be paused: one that is just dying fails here, before a mark makes that uncertain.
+        if await machine.status() != "running":
             await gate.let_run(self._host, self.move.vm_uuid, machine)
         with suppress(TimeoutError):  # the time for the report only: QEMU has said that the vCPUs run
             async with asyncio.timeout(1):
