@@ -120,15 +120,15 @@ class ArrivalWatch:
                 guest_announces_ms = [at_ms for at_ms in guest_announces_ms if at_ms <= USUAL_MS[-1]]
                 if not announce_ms:
                     return
-            elif now_ms >= self.give_up_ms:
-                self._settle("not seen")
-                return
             if _due(announce_ms, now_ms):
                 self._announce()
             if _due(ask_ms, now_ms) and self._state == "watching":
                 self._ask()
             if _due(guest_announces_ms, now_ms):
                 await self._have_guest_announce()
+            if self._state == "watching" and now_ms >= self.give_up_ms:  # last, so that whoever was to be asked was
+                self._settle("not seen")
+                return
             await asyncio.sleep(self._pause_s(now_ms, announce_ms))
 
     def _pause_s(self, now_ms: float, announce_ms: list[int]) -> float:

@@ -115,8 +115,8 @@ class VmNetwork:
         """Announce all NICs, once. It takes microseconds. Raises Failed for those that could not be."""
         nics = [(nic, nic.announcement()) for nic in self.nics if not nic.tap.closed]
         if nics:
-            self.announcements += 1
             self.announced_frames += announce_now(nics)
+            self.announcements += 1
 
     def forget_counts(self) -> None:
         """Count the announcements of a move from here on."""
