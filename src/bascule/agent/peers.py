@@ -7,7 +7,9 @@ error, or there was *no answer*, after which nothing is known of the request.
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import aiohttp
@@ -15,11 +17,17 @@ import aiohttp
 from bascule.agent.clock import ClockOffset, Exchange, best_of, wall_us
 from bascule.errors import BasculeError, Failed, Finding, Refused, Unknown
 
+KEPT_CONNECTIONS = 3  # as many may have died unnoticed
+LOST = (errno.ECONNRESET, errno.EPIPE)
 KINDS: dict[str, type[BasculeError]] = {"refused": Refused, "failed": Failed, "unknown": Unknown}
 
 
 class NoAnswerError(Exception):
     """The other agent could not be reached, or did not answer in time."""
+
+
+class ConnectionLostError(NoAnswerError):
+    """A connection that had stood was not there any more."""
 
 
 class Peers:
@@ -49,10 +57,14 @@ class Peers:
     ) -> Any:
         """Ask the agent at `address` ("10.0.0.2:7440") and return its JSON answer.
 
-        Raises NoAnswerError when there was none, and the error that the other agent named otherwise.
+        What is asked may be asked again: where a connection breaks, it is. Raises NoAnswerError when there was no
+        answer, and the error that the other agent named otherwise.
         """
         try:
             async with asyncio.timeout(deadline_s):
+                for _ in range(KEPT_CONNECTIONS):
+                    with suppress(ConnectionLostError):  # most likely kept since before the other agent's restart
+                        return await self._send(address, method, path, json=body)
                 return await self._send(address, method, path, json=body)
         except TimeoutError:
             raise NoAnswerError(f"the agent at {address} did not answer within {deadline_s:g} s") from None
@@ -74,7 +86,9 @@ class Peers:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             if isinstance(error, TimeoutError):
                 raise
-            raise NoAnswerError(f"the agent at {address} could not be asked: {error}") from error
+            lost = isinstance(error, aiohttp.ServerDisconnectedError) or getattr(error, "errno", None) in LOST
+            kind = ConnectionLostError if lost else NoAnswerError
+            raise kind(f"the agent at {address} could not be asked: {error}") from error
         if response.status >= 400:
             raise _error_in(answer, address, response.status)
         return answer

@@ -17,6 +17,7 @@ from bascule.agent.host import Host
 from bascule.agent.machines import RunningVm
 from bascule.agent.peers import NoAnswerError
 from bascule.agent.quick import sweep_saved_state
+from bascule.agent.shared_storage import sweep_token
 from bascule.agent.source_move import SourceMove
 from bascule.errors import BasculeError
 from bascule.journal.records import Claim, MoveRecord, VmRecord
@@ -71,6 +72,7 @@ async def _go_on_as_source(host: Host, record: MoveRecord) -> None:
         await _go_on_released(host, record, vm_record)
         return
     vm = host.machines.get(move.vm_uuid) or _ended_vm(host, vm_record)
+    await sweep_token(host, move, vm.definition)
     offered = vm_record.offer is not None and vm_record.offer.move_id == move.id
     copy = await _copy_of(host, vm, source_copy)
     log = structlog.get_logger()

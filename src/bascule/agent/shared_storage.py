@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from bascule.agent.host import Host, resident_bytes
 from bascule.agent.machines import RunningVm
 from bascule.errors import BasculeError, Finding, Refused
 from bascule.migration.model import Mode, Move
-from bascule.storage.shared_directory import free_bytes, read_token, remove_token, write_token
+from bascule.storage.shared_directory import Token, free_bytes, read_token, remove_token, token_name, write_token
 from bascule.storage.state_header import StateIdentity
 from bascule.vm.definition import Definition
 
@@ -68,7 +68,7 @@ async def shared_token(host: Host, move: Move, vm: RunningVm, findings: list[Fin
         return
     try:
         directory = state_directory(host, vm.definition)
-        token = await asyncio.to_thread(write_token, directory)
+        token = await asyncio.to_thread(write_token, directory, move.id)
     except BasculeError as error:
         findings.append(Finding("shared storage", error.message, error.remedy))
         yield None
@@ -86,6 +86,14 @@ async def shared_token(host: Host, move: Move, vm: RunningVm, findings: list[Fin
         yield SharedToken(str(directory), token.name, token.value).to_dict()
     finally:
         await asyncio.to_thread(remove_token, directory, token)
+
+
+async def sweep_token(host: Host, move: Move, definition: Definition) -> None:
+    """Remove the token of a move whose agent was killed while it checked both sides, if there is one."""
+    if move.mode is Mode.QUICK:
+        with suppress(BasculeError):  # a file of a few bytes is not worth more
+            directory = state_directory(host, definition)
+            await asyncio.to_thread(remove_token, directory, Token(token_name(move.id), ""))
 
 
 def check_token(host_name: str, token: dict[str, str]) -> list[Finding]:

@@ -1,6 +1,6 @@
 """A directory that several hosts see: how much room it has, and proof that it is the same one.
 
-To prove it, one host writes a token, a file whose name and content nobody can guess, and tells the other host its name;
+To prove it, one host writes a token, a file whose content nobody can guess, and tells the other host its name;
 what the other reads under that name must be the content. Two directories that merely have the same path do not pass.
 """
 
@@ -11,6 +11,7 @@ import re
 import secrets
 from contextlib import suppress
 from dataclasses import dataclass
+from hashlib import blake2s
 from pathlib import Path
 
 from bascule.errors import Failed, Refused
@@ -33,9 +34,17 @@ def free_bytes(directory: Path) -> int:
     return usage.f_bavail * usage.f_frsize
 
 
-def write_token(directory: Path) -> Token:
-    """Write a new token into `directory`; remove it with `remove_token`. Raises `Refused` when that is not possible."""
-    token = Token(f".bascule-token-{secrets.token_hex(16)}", secrets.token_hex(_VALUE_BYTES // 2))
+def token_name(of: str) -> str:
+    """The name of the token of a move, so that one whose writer was killed is found and removed. It proves nothing."""
+    return f".bascule-token-{blake2s(of.encode(), digest_size=16).hexdigest()}"
+
+
+def write_token(directory: Path, of: str | None = None) -> Token:
+    """Write a new token into `directory`, that of the move `of` if given; remove it with `remove_token`.
+
+    Raises `Refused` when that is not possible.
+    """
+    token = Token(token_name(of or secrets.token_hex()), secrets.token_hex(_VALUE_BYTES // 2))
     path = directory / token.name
     try:
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)

@@ -1,6 +1,8 @@
 """Asking another agent: an answer, an error that it named, or no answer at all, and never one for the other."""
 
 import asyncio
+import socket
+import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
@@ -200,3 +202,26 @@ async def test_asking_before_opening_is_a_mistake() -> None:
     with pytest.raises(RuntimeError, match=r"open\(\) was not called"):
         await Peers().ask("127.0.0.1:1", "GET", "/")
     await Peers().close()  # and this is none
+
+
+async def test_connections_that_died_unnoticed_are_replaced(peers: Peers) -> None:
+    """A server that answers, keeps the connection, and resets it when it is used again, as a restarted host does."""
+    used = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal used
+        used += 1
+        await reader.readuntil(b"\r\n\r\n")
+        if used != 2:
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Type: application/json\r\n\r\n[]")
+            await writer.drain()
+            await reader.read(1)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        assert await peers.ask(address, "GET", "/") == []
+        assert await peers.ask(address, "GET", "/") == []
+    assert used == 3

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bascule.errors import Refused
-from bascule.storage.shared_directory import Token, free_bytes, read_token, remove_token, write_token
+from bascule.storage.shared_directory import Token, free_bytes, read_token, remove_token, token_name, write_token
 
 
 def test_the_same_directory_shows_the_token(tmp_path: Path):
@@ -66,3 +66,11 @@ def test_a_directory_that_cannot_be_written_is_refused(tmp_path: Path):
 def test_free_space_is_what_the_file_system_tells(tmp_path: Path):
     usage = os.statvfs(tmp_path)
     assert 0 < free_bytes(tmp_path) <= usage.f_blocks * usage.f_frsize
+
+
+def test_the_token_of_a_move_is_found_by_its_name_alone(tmp_path: Path) -> None:
+    token = write_token(tmp_path, "m1")
+    assert token.name == token_name("m1") != token_name("m2")
+    assert write_token(tmp_path, "m2").value != token.value
+    remove_token(tmp_path, Token(token_name("m1"), ""))
+    assert [path.name for path in tmp_path.iterdir()] == [token_name("m2")]
