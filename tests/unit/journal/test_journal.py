@@ -261,7 +261,12 @@ async def test_a_move_comes_back_as_it_was_written(journal: Journal, path: Path)
         state_file="/shared/web.m1.bascule-state",
         outcome="failed",
         reason="because",
-        report={"total_s": 1.5, "outage": {"lost": 1}, "network": {"state": "seen", "nics": [{"why": "'"}]}},
+        report={
+            "total_s": 1.5,
+            "outage": {"lost": 1},
+            "moments": [],
+            "network": {"state": "seen", "nics": [{"why": "'"}]},
+        },
     )
     assert await again.move("m1", "destination") is None
     await again.close()
