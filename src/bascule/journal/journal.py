@@ -360,12 +360,8 @@ class Journal:
 
     async def amend_network(self, move_id: str, network: Json) -> None:
         """Put what was seen of the VM's frames into the report of a move that started here."""
-        await self._amend(move_id, "$.network", network)
-
-    async def _amend(self, move_id: str, path: str, part: Json) -> None:
-        """Others may amend other parts at the same time, so it is SQLite that puts it in."""
-        query = "update move set report = json_set(report, ?, json(?)) where id = ? and side = 'source'"
-        await self._write(lambda db: db.execute(query, (path, json.dumps(part), move_id)))
+        query = "update move set report = json_set(report, '$.network', json(?)) where id = ? and side = 'source'"
+        await self._write(lambda db: db.execute(query, (json.dumps(network), move_id)))
 
     async def moves(self, side: Side, *, unfinished: bool = False, limit: int = KEPT_MOVES) -> list[MoveRecord]:
         """Return this host's moves, newest first; with `unfinished` those alone that are under way or unknown."""

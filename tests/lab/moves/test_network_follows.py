@@ -21,6 +21,13 @@ sock.settimeout(5)
 sock.sendto(b"hello", (sys.argv[1], 7))
 sys.exit(0 if sock.recv(100) == b"hello" else 1)
 """
+SPEAK = """
+import socket, sys, time
+sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+while True:
+    sock.sendto(b"hello", (sys.argv[1], 9))
+    time.sleep(0.002)
+"""
 
 
 def final_network(there: Place, source: str, report: dict[str, Any]) -> dict[str, Any]:
@@ -106,6 +113,7 @@ def test_all_addresses_are_announced_and_the_network_is_seen_to_follow(
 def test_a_switch_with_a_stale_entry_is_announced_to_until_it_gives_way(place: Callable[..., Place]) -> None:
     there = place()
     there.guest.status(there.lab)
+    speaking = there.lab.popen("client", [sys.executable, "-c", SPEAK, there.guest.address])
     on_switch = ["bridge", "fdb", "replace", there.guest.mac, "dev", "h1", "master", "static", "sticky"]
     assert there.lab.run("sw", on_switch).returncode == 0
     report = there.move("h1", "h2")
@@ -115,6 +123,8 @@ def test_a_switch_with_a_stale_entry_is_announced_to_until_it_gives_way(place: C
     network = final_network(there, "h1", report)
     assert network["state"] == "seen", network
     assert network["at_source_after_run"] > 0
+    speaking.terminate()
+    speaking.wait(10)
     there.guest.status(there.lab)
     there.assert_only_on("h2")
 
