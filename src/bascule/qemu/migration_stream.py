@@ -1,7 +1,7 @@
 """The TCP connection that a VM's state goes through: opened by the agent, and passed to the QEMU that sends.
 
-QEMU could open it itself. But then the kernel queues as much of the stream as its limits allow, 4 MB and more on
-Linux, and all of it is still to be sent and loaded when the VM has been stopped: it is blackout. What waits unsent is
+QEMU could open it itself. But then the kernel queues as much of the stream as its limits allow, 4 MB on Linux by
+default, and all of it is still to be sent and loaded when the VM has been stopped: it is blackout. What waits unsent is
 therefore bounded here. That costs no bandwidth, since what is under way and not acknowledged yet is not bounded. And
 the last, short segment of the stream is not held back for an acknowledgement (Nagle's algorithm).
 """

@@ -2,7 +2,7 @@
 
 The line on top shows all parts together. Under it each part has a row of its own, so that a part of 0.3 ms beside one
 of 20 ms keeps its name, and parts that ran on both hosts at once don't hide one another. What followed the blackout,
-the VM's first frame and the client's first answer, is on the same line of time, outside the veil.
+the VM's first frame and the client's first answer, has its rows on the same axis, beyond the end of that line.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def _name(part: BlackoutPart) -> str:
 
 def _by_length(report: Report) -> list[BlackoutPart]:
     """Long parts first, so that a short one is drawn over a long one and not under it."""
-    return sorted(parts_of(report), key=lambda part: -part.ms)
+    return sorted(report.blackout, key=lambda part: -part.ms)
 
 
 def _segment(part: BlackoutPart, time: Linear, line: Box) -> Markup:

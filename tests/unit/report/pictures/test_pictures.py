@@ -48,6 +48,18 @@ def assert_inside(picture: ElementTree.Element) -> None:
             assert 8 <= y <= height, text
 
 
+def test_the_line_of_the_blackout_ends_with_it_and_what_followed_has_rows_of_its_own(moves):
+    report = Report.from_dict(moves.live())
+    picture = svg(blackout.blackout_picture(report, "key", WIDE))
+    boxes = [node for node in picture.iter() if local(node) == "rect"]
+    (veil,) = (node for node in boxes if node.attrib["class"] == "veil")
+    ends_at = float(veil.attrib["x"]) + float(veil.attrib["width"])
+    on_the_line = [node for node in boxes if node.attrib["y"] == veil.attrib["y"]]
+    assert len(on_the_line) == 1 + len(report.blackout)
+    assert all(float(node.attrib["x"]) + float(node.attrib["width"]) <= ends_at + 1.6 for node in on_the_line)
+    assert sum(float(node.attrib["x"]) >= ends_at - 1 for node in boxes) == 2
+
+
 @pytest.mark.parametrize("width", [WIDE, NARROW])
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("kind", PICTURES)
