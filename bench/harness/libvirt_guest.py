@@ -128,6 +128,8 @@ class LibvirtGuest:
             own.mkdir()
             # The mount point may have to be made, in a folder that exists on every system; it stays, empty.
             lines.append(f"mkdir -p {path} && mount --bind {shlex.quote(str(own))} {path}")
+        # All guests of the lab are emulated, and a KVM that opens but does not work ends the QEMU that libvirt asks.
+        lines.append("[ ! -e /dev/kvm ] || mount --bind /dev/null /dev/kvm")
         etc = folder / "etc-libvirt"
         (etc / "libvirtd.conf").write_text(
             f'host_uuid = "{HOST_UUIDS[host]}"\nunix_sock_dir = "{folder}"\nauth_unix_rw = "none"\n'
