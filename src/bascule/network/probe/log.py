@@ -26,6 +26,7 @@ class StreamLog:
         self._recent_sent_ns = array("q", bytes(8 * _REMEMBERED))
         self._is_unanswered = bytearray(_REMEMBERED)
         self._last_answer_ns = 0
+        self._last_pause_end_ns = 0
         self._held_since_ns = 0
         self._held_for = PauseCause.WAITING
         self.next_sequence = 0
@@ -60,6 +61,12 @@ class StreamLog:
     def late(self, due_ns: int) -> None:
         """The last probe was due at `due_ns` already; others that were due since are not sent."""
         self._pause(due_ns, self.last_sent_ns, PauseCause.LATE)
+
+    def missed(self, due_ns: int, end_ns: int) -> None:
+        """From `due_ns` on probes were due, and none will be sent any more: the end came at `end_ns`."""
+        # A pause that goes on says why. One that ends later (a system call) covers it; pauses stand in order of ends.
+        if not self._held_since_ns and end_ns > self._last_pause_end_ns:
+            self._pause(due_ns, end_ns, PauseCause.LATE)
 
     def slow(self, done_ns: int) -> None:
         """The last probe was only known to be sent at `done_ns`: this process was put aside while it sent it.
@@ -140,3 +147,4 @@ class StreamLog:
     def _pause(self, begin_ns: int, end_ns: int, cause: PauseCause) -> None:
         for column, value in zip(self._pauses, (begin_ns, end_ns, cause), strict=True):
             column.append(value)
+        self._last_pause_end_ns = end_ns

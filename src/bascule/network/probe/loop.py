@@ -46,7 +46,9 @@ def run(
         if stop_ns is not None:
             wake_ns = min(wake_ns, stop_ns)
         _wait(streams, ending, wake_ns)
-    recorder.stopped(time.monotonic_ns())
+    stopped_ns = time.monotonic_ns()
+    _note_missed(streams, stopped_ns if stop_ns is None else min(stopped_ns, stop_ns))
+    recorder.stopped(stopped_ns)
     timeout_ns = round(answer_timeout_s * NS_PER_S)
     give_up_ns = time.monotonic_ns() + timeout_ns
     while (now_ns := time.monotonic_ns()) < give_up_ns:
@@ -55,6 +57,13 @@ def run(
         flusher.flush_when_due(now_ns)
         _wait(streams, ending, min(flusher.due_ns, give_up_ns))
     flusher.flush_now(time.monotonic_ns())
+
+
+def _note_missed(streams: Sequence[Stream], end_ns: int) -> None:
+    """The end may find this process put aside: what was due meanwhile was not asked, as anywhere else."""
+    for stream in streams:
+        if end_ns - stream.pacer.due_ns > stream.pacer.period_ns:
+            stream.log.missed(stream.pacer.due_ns, end_ns)
 
 
 class _Flusher:

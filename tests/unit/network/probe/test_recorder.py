@@ -86,6 +86,22 @@ def test_a_held_probe_is_one_pause_until_the_next_is_sent(tmp_path: Path) -> Non
     assert read.pauses(PauseCause.WAITING, 300, 400) == [(300, 350), (350, 400)]
 
 
+def test_what_was_due_and_missed_at_the_end_is_late(tmp_path: Path) -> None:
+    recorder = begin(tmp_path / "recording")
+    udp, http = recorder.logs
+    udp.sent(100)
+    udp.missed(200, 500)
+    http.sent(100)
+    http.slow(600)
+    http.missed(200, 500)  # the slow call covers it
+    recorder.stopped(600)
+    recorder.flush(700)
+    recorder.close()
+    read = load_samples(tmp_path / "recording")
+    assert read["udp"].own_gaps(0, 1000) == [(200, 500)]
+    assert read["http"].own_gaps(0, 1000) == [(100, 600)]
+
+
 def test_what_happens_often_is_told_once_a_flush(tmp_path: Path) -> None:
     recorder = begin(tmp_path / "recording")
     log = recorder.logs[0]
