@@ -115,6 +115,7 @@ class Catalogue:
             "serial_socket": str(paths.serial) if vm else None,
             "vnc": str(paths.vnc) if vm and definition.vnc else None,
             "definition": dict(record.definition),
+            "network": vm.network.to_json() if vm else [],
             "move": vm.busy if vm else None,
         }
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from ipaddress import ip_address
+from typing import Any
 
 from bascule.cli.client import AgentClient, url
 from bascule.cli.output import say
@@ -30,10 +32,12 @@ def address_for(client: AgentClient, vm: str, wishes: Sequence[Wish], *, as_json
     attempt = f"cannot find the address of vm {vm} to probe"
     if not nics:
         raise Refused(f"{attempt}: it has no network card", "move it without --probe")
-    macs = [str(nic["mac"]) for nic in nics]
-    known = neighbours_with(macs)
+    talked = neighbours_with([str(nic["mac"]) for nic in nics])
+    learned = _learned(described, {str(nic["mac"]).lower(): str(nic["bridge"]) for nic in nics})
+    known = learned | talked
     if address := preferred([address for address in known if _is_usable(address, wishes, here=here)]):
-        found, how = _scoped(address, known[address]), f"this host has talked to it on {known[address]}"
+        found = _scoped(address, known[address])
+        how = f"this host has talked to it on {known[address]}" if address in talked else "its frames have named it"
     else:
         ways = [
             (tap_name(described["uuid"], number), str(nic["mac"]), str(nic["bridge"]))
@@ -42,6 +46,16 @@ def address_for(client: AgentClient, vm: str, wishes: Sequence[Wish], *, as_json
         found, how = _listened(attempt, ways, wishes, here=here)
     if not as_json:
         say(f"probing {found}: {how}", to=sys.stderr)
+    return found
+
+
+def _learned(described: Mapping[str, Any], bridges: Mapping[str, str]) -> dict[Address, str]:
+    """The addresses that the agent has heard the VM name since it runs, each with its bridge; none within a VLAN."""
+    found: dict[Address, str] = {}
+    for nic in described.get("network") or ():
+        for row in nic["known"]:
+            if not row["vlans"]:
+                found[ip_address(row["address"])] = bridges.get(str(nic["mac"]).lower(), "")
     return found
 
 

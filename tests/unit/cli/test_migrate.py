@@ -315,3 +315,21 @@ def test_a_terminal_gets_a_live_bar_that_goes_away(cli: Cli, moving: ScriptedAge
     assert "copying: round 1, 512 MiB left" in shown.decode()
     assert "━" in shown.decode()
     assert shown.count(b"\x1b[?25h") >= 1  # the cursor is back
+
+
+def test_the_address_that_the_vms_frames_have_named_is_probed(cli: Cli, moving: ScriptedAgent) -> None:
+    """It lies on loopback here, where it answers to a user who may ask; tagged ones are out of this host's reach."""
+    known = [{"address": "192.0.2.1", "vlans": [[0x8100, 7]]}, {"address": "127.0.0.9", "vlans": []}]
+    nic = {"mac": "52:54:00:aa:bb:cc", "bridge": "br0"}
+    described = {
+        "name": "web",
+        "uuid": "u",
+        "definition": {"nics": [nic]},
+        "network": [{"mac": nic["mac"], "known": known}],
+    }
+    moving.ok("GET /v1/vms/web", described)
+    moving.on(EVENTS, [("end", {"id": "m-1", "outcome": "refused", "started_at": "2026-03-04T09:12:44Z"})])
+    done = cli("migrate", "web", "h2", "--probe", "connect:9")
+    assert "probing 127.0.0.9: its frames have named it" in done.stderr
+    assert moving.bodies("POST", "/v1/moves")
+    assert done.returncode == 1
