@@ -8,6 +8,8 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import structlog
+
 from bascule import __version__
 from bascule.agent.config import AgentConfig
 from bascule.agent.peers import Peers
@@ -16,6 +18,7 @@ from bascule.agent.urgency import Urgency
 from bascule.errors import Refused
 from bascule.journal.journal import Journal
 from bascule.network.first_frame import FirstFrameWatch
+from bascule.qemu import throwaway
 from bascule.qemu.accelerator import AcceleratorChoice, ProofSettings, resolve
 from bascule.qemu.capabilities import HostCapabilities
 from bascule.qemu.capability_probe import CapabilityProbe
@@ -69,6 +72,8 @@ class Host:
         make_directory(self.config.runtime_directory, 0o711)  # QEMU's user has to pass through to its own folder
         make_directory(self.vm_directory, 0o711)
         self.run_marks.open()
+        for pid in await throwaway.sweep(self.config.runtime_directory):
+            structlog.get_logger().info("ended a QEMU that an earlier agent had asked something", pid=pid)
         await self.journal.open()
         self.urgency = Urgency((threading.get_native_id(), await self.journal.thread_id()))
         await self.peers.open()

@@ -19,6 +19,7 @@ from bascule.qemu.capabilities import HOST_MODELS, HostCapabilities
 from bascule.qemu.command_line import SANDBOX, LaunchPaths
 from bascule.qemu.machine import LaunchSpec, QemuMachine
 from bascule.qemu.qmp_schema import read_schema
+from bascule.qemu.throwaway import ASKED
 from bascule.qemu.user import QemuUser
 
 
@@ -116,10 +117,10 @@ async def idle_machine(
     binary: str, accelerator: str, user: QemuUser | None, parent: Path | None
 ) -> AsyncIterator[QemuMachine]:
     """A QEMU without any machine in it, to be asked questions; gone at the end."""
-    directory = f"{parent or tempfile.gettempdir()}/bascule-ask-{secrets.token_hex(6)}"
+    directory = f"{parent or tempfile.gettempdir()}/{ASKED}{secrets.token_hex(6)}"
     argv = (
         *(binary, "-M", "none", "-accel", accelerator, "-nodefaults", "-no-user-config", "-display", "none", "-S"),
-        *("-sandbox", SANDBOX),
+        *("-sandbox", SANDBOX, "-pidfile", LaunchPaths(directory).pidfile),
         *("-chardev", f"socket,id=qmp,path={LaunchPaths(directory).qmp},server=on,wait=off"),
         *("-mon", "chardev=qmp,mode=control"),
     )

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bascule.errors import Refused
-from bascule.qemu.command_line import SANDBOX
+from bascule.qemu.command_line import SANDBOX, LaunchPaths
 from bascule.qemu.process import QemuProcess
+from bascule.qemu.throwaway import PROOF, PROOF_QEMU
 from bascule.qemu.user import QemuUser
 
 FALLBACK_CPU = "qemu64"
@@ -54,13 +55,15 @@ async def boot_linux(
     said = bytearray()
     try:
         base, copy = _stage(kernel, parent)
+        directory = str(base / PROOF_QEMU)
         argv = (
             *(binary, "-M", "pc", "-accel", accelerator, "-cpu", cpu, "-m", "256"),
             *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-sandbox", SANDBOX),
+            *("-pidfile", LaunchPaths(directory).pidfile),
             *("-chardev", f"socket,id=serial,fd={far.fileno()}", "-serial", "chardev:serial"),
             *("-kernel", str(copy), "-append", _COMMAND_LINE),
         )
-        process = QemuProcess.start(argv, directory=str(base / "qemu"), user=user, pass_fds=(far.fileno(),))
+        process = QemuProcess.start(argv, directory=directory, user=user, pass_fds=(far.fileno(),))
         far.close()
         async with asyncio.timeout(deadline_s):
             if await _hear(near, said, _BANNER):
@@ -86,7 +89,7 @@ async def boot_linux(
 
 def _stage(kernel: Path, parent: Path | None) -> tuple[Path, Path]:
     """A folder that the QEMU user can enter, and in it the kernel, which /boot may keep for root (Ubuntu does)."""
-    base = Path(tempfile.mkdtemp(prefix="bascule-proof-", dir=parent))
+    base = Path(tempfile.mkdtemp(prefix=PROOF, dir=parent))
     try:
         base.chmod(0o711)
         copy = base / "kernel"
