@@ -48,6 +48,8 @@ class Evidence:
     disk: SequenceReport | None = None
     guest: Mapping[str, Any] | None = None  # what the guest says of itself; None if it does not answer
     leftovers: Sequence[str] = ()
+    excuse: str = ""  # why no copy runs, if none has to
+    held: bool = False  # the outcome is rightly unknown: only an operator can decide
     next_move: str = ""  # what went wrong with it, if anything
 
     def side_of(self, host: str) -> Side:

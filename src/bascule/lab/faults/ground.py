@@ -14,6 +14,7 @@ import contextlib
 import subprocess
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Self
 
 from bascule.errors import BasculeError, Failed
@@ -28,7 +29,7 @@ from bascule.lab.faults.network_watch import NetworkWatch
 from bascule.lab.faults.qemu_watch import QemuWatch, WatchedQemu
 from bascule.lab.faults.result import Result
 from bascule.lab.faults.settling import settle, waits_for_start
-from bascule.lab.faults.verdict import judge, may_be_lost
+from bascule.lab.faults.verdict import held, judge, may_be_lost
 from bascule.lab.faults.watched_qemu import watched_qemu
 from bascule.lab.guest_vm import GuestVm
 from bascule.lab.laboratory import Lab
@@ -83,19 +84,21 @@ class Ground:
     def run(self, case: Case) -> Result:
         """Try one case, and judge it."""
         seen = self._see(case)
+        if not seen.running:
+            seen.excuse = may_be_lost(seen) or held(seen)
+            seen.held = bool(held(seen))
+        if seen.settled and seen.excuse:
+            seen.next_move = self._start_again(seen)
         owners = {seen.hosts[side] for side, said in seen.words.items() if said.state != "absent"}
-        seen.leftovers = self.tidiness.leftovers(owners)
+        seen.leftovers = self.tidiness.leftovers({self.where} if seen.held else owners)
         seen.story.append((time.time(), "leftovers were looked for"))
-        lost = may_be_lost(seen) if not seen.running else ""
         if seen.settled and seen.running:
             self.where = seen.hosts[seen.running[0]]
             seen.next_move = self._next_move()
-        elif seen.settled and lost:
-            seen.next_move = self._start_again(seen)
         seen.ended_s = time.time()
         found = judge(seen)
         self.spoilt = bool(found)
-        return Result(case, seen, tuple(found), lost, self.lab)
+        return Result(case, seen, tuple(found), self.lab)
 
     def _see(self, case: Case) -> Evidence:
         source = self.where
@@ -200,7 +203,9 @@ class Ground:
         except BasculeError as error:
             return f"the VM cannot be started again: {error}"
         if waited:
-            seen.settled, seen.words = settle(self.lab, self.guest.name, seen.hosts, seen.move_id)
+            seen.settled, later = settle(self.lab, self.guest.name, seen.hosts, seen.move_id)
+            # What they said of the VM was said before its start, and is compared with what was seen then.
+            seen.words = {side: replace(word, state=seen.words[side].state) for side, word in later.items()}
         return ""
 
     def _answer(self) -> Mapping[str, Any]:

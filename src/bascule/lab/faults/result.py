@@ -16,13 +16,17 @@ from bascule.lab.laboratory import Lab
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A case, what was seen and what is wrong with it. `lost` says why the VM was allowed to be lost, if it was."""
+    """A case, what was seen and what is wrong with it."""
 
     case: Case
     seen: Evidence
     findings: tuple[Finding, ...]
-    lost: str
     lab: Lab
+
+    @property
+    def lost(self) -> str:
+        """Why the VM was allowed to be lost, if it was."""
+        return self.seen.excuse
 
     @property
     def unknown(self) -> bool:
@@ -36,7 +40,9 @@ class Result:
 
     def line(self) -> str:
         """One line: how it ended, and the case so that it can be repeated."""
-        word = "FAILED" if self.findings else "lost, as it had to be" if self.lost else "ok"
+        word = (
+            "FAILED" if self.findings else "held" if self.seen.held else "lost, as it had to be" if self.lost else "ok"
+        )
         status = "killed" if self.seen.exit_status is None else f"exit {self.seen.exit_status}"
         hits = ",".join(hit.phase for hit in self.seen.hits) or "none"
         return f"{word:<8} {self.seconds:5.1f} s {status:<7} hit in {hits:<28} {self.case}"
@@ -59,6 +65,7 @@ class Result:
             ],
             "findings": [{"kind": finding.kind, "what": finding.what} for finding in self.findings],
             "lost": self.lost,
+            "held": self.seen.held,
             "unknown": self.unknown,
             "seconds": round(self.seconds, 1),
         }

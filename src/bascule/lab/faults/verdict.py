@@ -57,6 +57,21 @@ def may_be_lost(seen: Evidence) -> str:
     return ""
 
 
+def held(seen: Evidence) -> str:
+    """Say why the outcome is rightly unknown although every host is back. Empty if it is not.
+
+    The destination's QEMU was killed after it had been told to run, and before anybody heard whether it did. Then the
+    source has to keep its complete copy, paused, and the command has to have said that it does not know.
+    """
+    word = seen.words[Side.DESTINATION]
+    killed = [qemu for hit in seen.hits for qemu in hit.killed if seen.side_of(qemu.host) is Side.DESTINATION]
+    kept = any(qemu.dead_s is None and not qemu.runs for qemu in seen.qemus if seen.side_of(qemu.host) is Side.SOURCE)
+    unknown = seen.exit_status in (None, 4) and (seen.words[Side.SOURCE].record or {}).get("outcome") == "unknown"
+    if killed and kept and unknown and not seen.running and word.state == "stopped" and word.has("Decided"):
+        return f"the copy on {killed[0].host} was killed as it was told to run; the paused one was kept"
+    return ""
+
+
 def _sent(seen: Evidence) -> bool:
     """Whether the destination could have all of the state: it has loaded it, or it lies durably in a file."""
     if seen.case.mode is Mode.QUICK:
@@ -68,14 +83,14 @@ def _copies(seen: Evidence) -> Iterator[Finding]:
     running = seen.running
     if len(running) > 1:
         yield Finding("doubled", "a copy runs on both hosts at the end")
-    if not running and not may_be_lost(seen):
+    if not running and not seen.excuse:
         yield Finding("lost", "no copy runs, and the only complete one was not killed")
     for side, said in seen.words.items():
         if (side in running) != (said.state == "running"):
             really = "runs" if side in running else "does not run"
             yield Finding("untrue", f"{seen.hosts[side]} says that the VM is {said.state}, and it {really} there")
     owners = [side for side, said in seen.words.items() if said.state != "absent"]
-    if seen.settled and len(owners) != 1:
+    if seen.settled and len(owners) != 1 and not seen.held:
         yield Finding("untrue", f"{len(owners)} hosts say that the VM is theirs")
 
 

@@ -10,7 +10,7 @@ from bascule.lab.faults.case import Case, Fault, Side
 from bascule.lab.faults.evidence import Evidence, Word
 from bascule.lab.faults.injection import Hit
 from bascule.lab.faults.qemu_watch import WatchedQemu
-from bascule.lab.faults.verdict import judge, may_be_lost
+from bascule.lab.faults.verdict import held, judge, may_be_lost
 from bascule.lab.guest_sequence import SequenceReport
 from bascule.lab.processes import Process
 
@@ -182,3 +182,33 @@ def test_a_frozen_copy_is_never_an_excuse(seen: Evidence) -> None:
     fault = Fault.parse("freeze qemu@destination deciding+1 for 9000")
     seen.hits, seen.running = (Hit(fault, RESUME_S + 1, "deciding", "it"),), ()
     assert not may_be_lost(seen)
+
+
+def held_case(seen: Evidence) -> None:
+    seen.qemus = [qemu("h1", 1.0, STOP_S), qemu("h2", None)]
+    killed(seen, "h2", RESUME_S)
+    seen.exit_status = 4
+    seen.words[SOURCE] = Word("moving-out", record("unknown"), facts("CopyCompleted"))
+    seen.words[DESTINATION] = Word("stopped", record(None), facts("IncomingLoaded", "Decided"))
+
+
+def test_a_copy_killed_as_it_was_told_to_run_is_held_for_an_operator(seen: Evidence) -> None:
+    held_case(seen)
+    assert held(seen)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        setting(exit_status=3),
+        setting(hits=()),
+        setting(qemus=[]),
+        words(SOURCE, Word("moving-out", record("failed"))),
+        words(DESTINATION, Word("stopped", record(None), facts("IncomingLoaded"))),
+        words(DESTINATION, Word("absent", record("refused"), facts("IncomingLoaded", "Decided"))),
+    ],
+)
+def test_nothing_less_is_held(seen: Evidence, change: Callable[[Evidence], None]) -> None:
+    held_case(seen)
+    change(seen)
+    assert not held(seen)
