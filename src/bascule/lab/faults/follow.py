@@ -95,7 +95,7 @@ class MoveFollower:
                         self._note(data["phase"])
                     if self._stop.is_set():
                         return
-            self._stop.wait(0.02)
+            self._stop.wait(_LOOK_S)
 
     def _look(self) -> None:
         with contextlib.suppress(NoAnswerError):
@@ -109,7 +109,9 @@ class MoveFollower:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
             sock.settimeout(_SILENCE_S)
             sock.connect(str(self._agent))
-            sock.sendall(f"GET /v1/moves/{move_id}/events HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            # To be closed: for a moment the agent has the move's id and not yet the move, and says that it has no such.
+            ask = f"GET /v1/moves/{move_id}/events HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+            sock.sendall(ask.encode())
             event = ""
             # The framing of the chunks stands on lines of its own, and is none of ours.
             for line in sock.makefile("rb"):
