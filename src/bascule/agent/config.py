@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from bascule.errors import Finding, Refused
+from bascule.journal.journal import KEPT_MOVES
 
 DEFAULT_PORT = 7440
+FEWEST_MOVES, MOST_MOVES = 20, 100_000  # a forecast learns from some tens
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,7 @@ class AgentConfig:
     `hosts` maps the name of every host, this one too, to `address:port` of its agent. `migration_address` is where
     this host's QEMU processes listen for incoming VMs. `qemu_user` is a user's name or a number; QEMU runs as it.
     `cache_directory` holds what was found out about this machine and can be found out again; agents may share it.
+    `keep_moves`: of how many moves, the newest ones, the journal keeps facts and reports.
     """
 
     name: str
@@ -36,6 +39,7 @@ class AgentConfig:
     qemu_user: str | int = "bascule-qemu"
     shared_directories: tuple[Path, ...] = ()
     proof_kernel: Path | None = None
+    keep_moves: int = KEPT_MOVES
 
     @property
     def journal_path(self) -> Path:
@@ -110,6 +114,12 @@ def _paths(value: Any) -> tuple[Path, ...]:
     return tuple(_path(item) for item in value)
 
 
+def _keep_moves(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not FEWEST_MOVES <= value <= MOST_MOVES:
+        raise ValueError(f"has to be a number from {FEWEST_MOVES} to {MOST_MOVES}")
+    return value
+
+
 READERS: dict[str, Callable[[Any], Any]] = {
     "name": _text,
     "socket": _path,
@@ -123,6 +133,7 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "qemu_user": _user,
     "shared_directories": _paths,
     "proof_kernel": _path,
+    "keep_moves": _keep_moves,
 }
 
 

@@ -47,7 +47,7 @@ class Host:
 
     def __init__(self, config: AgentConfig) -> None:
         self.config = config
-        self.journal = Journal(config.journal_path)
+        self.journal = Journal(config.journal_path, keep_moves=config.keep_moves)
         self.peers = Peers()
         self.user: QemuUser = find_user(config.qemu_user)
         self.vm_directory = config.runtime_directory / "vms"

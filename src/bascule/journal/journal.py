@@ -2,6 +2,11 @@
 
 A change that others rely on is one transaction, so that a crash leaves either all of it or nothing. Those that say who
 has a VM are in `custody`.
+
+What keeps it from growing (docs/soak.md): of the newest `keep_moves` moves everything is kept, of older ones nothing
+but the register's `taken`; of one move's facts the first and the last `MOST_FACTS / 2`; and the write-ahead log is
+written back once it is longer than `LONG_LOG_BYTES`, after writes for which no VM stands still. SQLite would do that by
+itself in the middle of whichever write comes next, the decision among them.
 """
 
 from __future__ import annotations
@@ -12,6 +17,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,13 +42,17 @@ from bascule.migration.story import with_outage
 
 T = TypeVar("T")
 KEPT_MOVES = 500
+MOST_FACTS = 2000  # of one move
+MOST_FACTS_WAITING = 20_000  # in memory, while the disk is full
+LONG_LOG_BYTES = 1 << 20
 
 
 class Journal:
     """What this host knows for sure. Methods may be called at once; they are performed in the order of the calls."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, keep_moves: int = KEPT_MOVES) -> None:
         self._path = path
+        self._keep_moves = keep_moves
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
         self._connection: sqlite3.Connection | None = None
         self._facts: list[tuple[str, Side, FactRecord]] = []
@@ -67,6 +77,14 @@ class Journal:
             self._connection = None
             self._thread.shutdown(wait=True)
 
+    def size_bytes(self) -> int:
+        """Return the size of the database with its write-ahead log, in bytes."""
+        return self._log_bytes() + (self._path.stat().st_size if self._path.exists() else 0)
+
+    def _log_bytes(self) -> int:
+        log = self._path.with_name(f"{self._path.name}-wal")
+        return log.stat().st_size if log.exists() else 0
+
     async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         def job() -> T:
             if self._connection is None:
@@ -81,7 +99,8 @@ class Journal:
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, job)
 
-    async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def _write(self, work: Callable[[sqlite3.Connection], T], *, tidy: bool = False) -> T:
+        """Perform `work` as one transaction. `tidy`: no VM waits for it, and a long log may be written back as well."""
         self._writes += 1
 
         def job(db: sqlite3.Connection) -> T:
@@ -93,6 +112,8 @@ class Journal:
                 if db.in_transaction:  # after a full disk SQLite has rolled back by itself
                     db.execute("rollback")
                 raise
+            if tidy and self._log_bytes() > LONG_LOG_BYTES:
+                _write_back(db, "truncate")
             return result
 
         return await self._run(job)
@@ -163,7 +184,8 @@ class Journal:
         """Note the VM's QEMU process, or that it has none, and whether it is meant to run."""
         values = (json.dumps(process) if process else None, accelerator, wanted, uuid)
         await self._write(
-            lambda db: db.execute("update vm set process = ?, accelerator = ?, wanted = ? where uuid = ?", values)
+            lambda db: db.execute("update vm set process = ?, accelerator = ?, wanted = ? where uuid = ?", values),
+            tidy=True,
         )
 
     # --- ownership ---------------------------------------------------------------------------------------------------
@@ -291,7 +313,7 @@ class Journal:
                     record.started_at,
                 ),
             )
-            old = number - KEPT_MOVES
+            old = number - self._keep_moves
             db.execute(
                 "delete from fact where (move_id, side) in"
                 " (select id, side from move where number <= ? and outcome <> 'unknown')",
@@ -309,7 +331,7 @@ class Journal:
         SQLite does it in the commit that makes the log long, whichever that is. It also writes the log from its start
         again afterwards: into blocks that the file has already, which is quicker to make durable.
         """
-        await self._run(lambda db: db.execute("pragma wal_checkpoint(passive)").fetchall())
+        await self._run(lambda db: _write_back(db, "passive"))
 
     async def note_incoming(self, move_id: str, process: Json | None, accelerator: Accelerator | None) -> None:
         """Note the destination's QEMU process for a move."""
@@ -332,7 +354,7 @@ class Journal:
         """Note how a move ended."""
         values = (outcome, reason, json.dumps(report) if report is not None else None, move_id, side)
         query = "update move set outcome = ?, reason = ?, report = ? where id = ? and side = ?"
-        await self._write(lambda db: db.execute(query, values))
+        await self._write(lambda db: db.execute(query, values), tidy=True)
 
     async def end_incoming(self, move: Move, outcome: str, reason: str) -> None:
         """Note how a move to here ended and, for one that completed, that the VM ran here: late questions ask that."""
@@ -345,7 +367,7 @@ class Journal:
             if outcome == "completed":
                 custody.note_fate(db, move, "ran")
 
-        await self._write(work)
+        await self._write(work, tidy=True)
 
     async def amend_outage(self, move_id: str, outage: Json) -> None:
         """Put what a probe saw, and what follows from it, into the report of a move that started here."""
@@ -369,6 +391,13 @@ class Journal:
         query = f"select * from move where side = ? {where} order by number desc limit ?"  # noqa: S608 - no user text
         return await self._run(lambda db: [move_from_row(row) for row in db.execute(query, (side, limit))])
 
+    async def moves_in_short(self) -> list[MoveRecord]:
+        """Return all of this host's moves, newest first; of each report `total_s` alone, since reports are long."""
+        columns = "id, side, move, peer, null definition, process, accelerator, state_file, outcome, reason, started_at"
+        total = "case when report is null then null else json_object('total_s', json_extract(report, '$.total_s')) end"
+        query = f"select {columns}, {total} report from move order by number desc"  # noqa: S608 - no user text
+        return await self._run(lambda db: [move_from_row(row) for row in db.execute(query)])
+
     async def move(self, move_id: str, side: Side) -> MoveRecord | None:
         """Return one move."""
 
@@ -391,6 +420,8 @@ class Journal:
     def note_fact(self, move_id: str, side: Side, fact: FactRecord) -> None:
         """Keep a fact in memory until `flush_facts`, so that nothing is written during a blackout."""
         self._facts.append((move_id, side, fact))
+        if len(self._facts) > MOST_FACTS_WAITING:
+            del self._facts[: MOST_FACTS_WAITING // 2]
 
     async def flush_facts(self) -> None:
         """Write the facts noted so far. Those that cannot be written are kept for the next time."""
@@ -400,14 +431,18 @@ class Journal:
 
         def work(db: sqlite3.Connection) -> None:
             for move_id, side, fact in facts:
-                db.execute(
-                    "insert into fact select ?, ?, coalesce(max(number), 0) + 1, ?, ?, ? from fact"
-                    " where move_id = ? and side = ?",
-                    (move_id, side, fact.at_s, fact.name, json.dumps(fact.data), move_id, side),
+                newest = db.execute(
+                    "select coalesce(max(number), 0) from fact where move_id = ? and side = ?", (move_id, side)
                 )
+                number = newest.fetchone()[0] + 1
+                values = (move_id, side, number, fact.at_s, fact.name, json.dumps(fact.data))
+                db.execute("insert into fact values (?, ?, ?, ?, ?, ?)", values)
+                if number > MOST_FACTS:  # a move that is not settled for days
+                    middle = (move_id, side, number - MOST_FACTS // 2)
+                    db.execute("delete from fact where move_id = ? and side = ? and number = ?", middle)
 
         try:
-            await self._write(work)
+            await self._write(work, tidy=True)
         except Failed:
             self._facts = facts + self._facts
             raise
@@ -421,6 +456,12 @@ class Journal:
                 for row in db.execute(query, (move_id, side))
             ]
         )
+
+
+def _write_back(db: sqlite3.Connection, how: str) -> None:
+    """Bring the log into the database. If that fails, on a full disk, what is in the log is durable all the same."""
+    with suppress(sqlite3.Error):
+        db.execute(f"pragma wal_checkpoint({how})").fetchall()
 
 
 def _check(db: sqlite3.Connection) -> None:

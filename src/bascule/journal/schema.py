@@ -15,6 +15,7 @@ import sqlite3
 from bascule.errors import Refused
 
 VERSION = 2
+LONGEST_LOG_PAGES = 4096  # 16 MiB
 
 TABLES = """
 create table vm (
@@ -94,6 +95,8 @@ def prepare(connection: sqlite3.Connection, path: str) -> None:
     connection.execute("pragma journal_mode = wal")
     connection.execute("pragma synchronous = full")
     connection.execute("pragma foreign_keys = on")
+    # The journal writes the log back when nobody waits; this is for a host on which nothing of that kind happens.
+    connection.execute(f"pragma wal_autocheckpoint = {LONGEST_LOG_PAGES}")
     (found,) = connection.execute("pragma user_version").fetchone()
     if found > VERSION:
         raise Refused(

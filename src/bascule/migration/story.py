@@ -30,6 +30,8 @@ MOMENTS = {
     "first_frame": "first frame out",
 }
 FIRST_ANSWER = "first answer at the client"
+MOST_SAMPLES = 2000  # a longer copy is sampled more coarsely: a picture has no more columns
+MOST_MARKS = 200
 
 
 @dataclass(slots=True)
@@ -123,7 +125,9 @@ class Story:
             self.phases.append((name, at_s))
 
     def mark(self, what: str, at_s: float) -> None:
-        """Note a moment that the pictures show."""
+        """Note a moment that the pictures show. What is tried again for days is not noted each time."""
+        if len(self.marks) >= MOST_MARKS:
+            return
         self.marks.append({"at_s": round(at_s, 6), "what": what})
 
     def sample(self, at_s: float, remaining_bytes: int, transferred_bytes: int) -> float:
@@ -144,6 +148,8 @@ class Story:
                 "rate_bytes_per_s": round(rate),
             }
         )
+        if len(self.timeline) > MOST_SAMPLES:
+            del self.timeline[1:-1:2]
         return rate
 
     def blackout_ms(self) -> float | None:

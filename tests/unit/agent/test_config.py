@@ -46,6 +46,7 @@ def test_every_setting_is_read(write: Write) -> None:
             qemu_user = 940
             shared_directories = ["/shared", "/mnt/other"]
             proof_kernel = "/boot/vmlinuz"
+            keep_moves = 1000
             [hosts]
             h1 = "10.0.0.1:7440"
             h2 = "10.0.0.2"
@@ -65,6 +66,7 @@ def test_every_setting_is_read(write: Write) -> None:
         qemu_user=940,
         shared_directories=(Path("/shared"), Path("/mnt/other")),
         proof_kernel=Path("/boot/vmlinuz"),
+        keep_moves=1000,
     )
     assert config.journal_path == Path("/var/lib/x/journal.db")
     assert (config.uid, config.gid) == (940, 940)
@@ -165,3 +167,8 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="No such file or directory") as caught:
         load(tmp_path / "none.toml")
     assert "--config" in caught.value.remedy
+
+
+@pytest.mark.parametrize("value", ["0", "19", "100001", "true", '"many"', "20.5"])
+def test_how_many_moves_are_kept_has_bounds(write: Write, value: str) -> None:
+    assert findings(write(f"keep_moves = {value}")) == {"keep_moves": "has to be a number from 20 to 100000"}

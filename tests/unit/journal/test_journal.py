@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 
 from bascule.errors import Failed, Refused
-from bascule.journal import journal as journal_module
 from bascule.journal.journal import Journal
 from bascule.journal.records import FactRecord, MoveRecord, VmRecord
 from bascule.journal.schema import VERSION
@@ -306,10 +305,8 @@ async def test_a_late_request_to_begin_a_move_is_refused(journal: Journal) -> No
     await journal.begin_move(record(2))  # on the source, another host's register says nothing
 
 
-async def test_old_moves_and_their_facts_are_forgotten_but_never_unsettled_ones(
-    journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(journal_module, "KEPT_MOVES", 3)
+async def test_old_moves_and_their_facts_are_forgotten_but_never_unsettled_ones(path: Path) -> None:
+    journal = Journal(path, keep_moves=3)
     for number in range(10):
         await journal.begin_move(record(number))
         journal.note_fact(f"m{number}", "source", FactRecord(0.0, "Checked"))
@@ -320,6 +317,7 @@ async def test_old_moves_and_their_facts_are_forgotten_but_never_unsettled_ones(
     with sqlite3.connect(path) as db:
         left = {row[0] for row in db.execute("select move_id from fact")}
     db.close()
+    await journal.close()
     assert left == {"m9", "m8", "m7", "m2", "m1"}
 
 

@@ -9,7 +9,7 @@ import pytest
 from bascule.migration.convergence import Round
 from bascule.migration.forecast import Forecast
 from bascule.migration.model import Goals, Mode, Move, Outcome
-from bascule.migration.story import Story, SwitchoverTimes, run_s, with_outage
+from bascule.migration.story import MOST_MARKS, MOST_SAMPLES, Story, SwitchoverTimes, run_s, with_outage
 
 MIB = 1 << 20
 STARTED_AT = "2024-05-01T12:00:00.000+00:00"
@@ -297,3 +297,22 @@ def test_samples_give_rates_and_those_too_near_are_left_out() -> None:
     assert [s["at_s"] for s in story.timeline] == [1.0, 1.5]
     assert story.transferred_bytes == 9999  # what is known to be sent is known all the same
     assert story.sample(2.0, 90, 1500) == 0.0  # QEMU's counter begins anew with a new migration
+
+
+def test_a_copy_of_days_is_sampled_more_coarsely() -> None:
+    story = Story(Move("m1", "web", "uuid", "h1", "h2", epoch=2), STARTED_AT, "tcg", 1024)
+    for number in range(10 * MOST_SAMPLES):
+        story.sample(number / 10, 1 << 30, number << 20)
+
+    at_s = [sample["at_s"] for sample in story.timeline]
+    assert MOST_SAMPLES / 2 <= len(at_s) <= MOST_SAMPLES
+    assert (at_s[0], at_s[-1]) == (0.0, pytest.approx(MOST_SAMPLES - 0.1))
+    assert at_s == sorted(at_s)
+
+
+def test_what_is_tried_for_days_does_not_fill_the_report() -> None:
+    story = Story(Move("m1", "web", "uuid", "h1", "h2", epoch=2), STARTED_AT, "tcg", 1024)
+    for number in range(10 * MOST_MARKS):
+        story.mark("announcement by the source", number)
+
+    assert len(story.marks) == MOST_MARKS
