@@ -37,6 +37,7 @@ from bascule.vm.definition import Definition
 from bascule.vm.serialise import from_dict
 
 TICK_S = 0.25
+QUIET_S = 2.0  # without news, facts are written
 AGAIN_S = 1.0
 ANSWER_WITHIN_S = 8.0
 LOOK_S = 5.0  # as long as QEMU may take to load what has already reached this host
@@ -52,13 +53,14 @@ class DestinationMove:
         self.record = record
         self.move = record.move
         self.state: destination.State = destination.Preparing(record.move)
+        self.begun = asyncio.Event()
         self.ended = asyncio.Event()
         self._host = host
         self._incoming: RunningVm | None = None
         self._control: MigrationControl | None = None
         self._changed = asyncio.Condition()
         self._loop = asyncio.get_running_loop()
-        self._zero = self._loop.time()
+        self._zero = self._news_s = self._loop.time()
         self._tasks: asyncio.TaskGroup | None = None
         self._launching: asyncio.Task[None] | None = None
         self._unsubscribe: Callable[[], None] = lambda: None
@@ -81,18 +83,22 @@ class DestinationMove:
                 tick = tasks.create_task(self._tick(), name=f"tick of {self.move.id}")
                 state, commands = first if first is not None else destination.begin(self.move)
                 self._enter(state, commands)
+                self.begun.set()
                 if incoming is not None:
                     self._look_again()  # it may have loaded since it was asked
                 await self.ended.wait()
                 tick.cancel()
         finally:
             self._host.urgency.release(f"{self.move.id} in")
+            self.begun.set()
             self._let_go()
             await self._host.journal.flush_facts()
 
     def deliver(self, fact: facts.DestinationFact) -> None:
         """Give the engine one fact and start what it asks for."""
         now = self._loop.time() - self._zero
+        if not isinstance(fact, facts.Tick):
+            self._news_s = self._loop.time()
         state, commands = destination.step(self.state, fact, now)
         if not isinstance(fact, facts.Tick) or commands:
             record = FactRecord(round(now, 6), type(fact).__name__, dataclasses.asdict(fact))
@@ -137,6 +143,9 @@ class DestinationMove:
         while True:
             await asyncio.sleep(TICK_S)
             self.deliver(facts.Tick())
+            if self._loop.time() - self._news_s > QUIET_S:  # nothing is written beside a switchover
+                with suppress(BasculeError):
+                    await self._host.journal.flush_facts()
 
     @property
     def definition(self) -> Definition:

@@ -22,13 +22,14 @@ from bascule.errors import Failed, Finding, Refused
 from bascule.journal.records import Claim, MoveRecord, move_from_dict
 from bascule.migration import destination, facts, source
 from bascule.migration.forecast import Experience, Forecast, learn, predict
-from bascule.migration.model import Goals, Mode, Move
+from bascule.migration.model import Decision, Goals, Mode, Move
 from bascule.migration.register import Ballot
 from bascule.migration.story import Story
 
 LEARNED_FROM = 40
 OVER_S = 2.0
 ARRIVAL_ANSWER_S = 12.0  # longer than a watch takes
+CLEAN_WITHIN_S = 5.0  # less than the source waits for an answer
 
 
 class Moves:
@@ -38,6 +39,7 @@ class Moves:
         self._host = host
         self._outgoing: dict[str, SourceMove] = {}
         self._incoming: dict[str, DestinationMove] = {}
+        self._beginning = asyncio.Lock()  # held while a move to here is made, so that no refusal passes it by
         self._tasks = TaskKeeper("moves")
         self._log = structlog.get_logger()
 
@@ -113,6 +115,9 @@ class Moves:
         self._run_outgoing(outgoing)
         findings = await outgoing.checked
         if findings:
+            with suppress(TimeoutError):  # the next request must not meet the remains of this one
+                async with asyncio.timeout(CLEAN_WITHIN_S):
+                    await outgoing.over.wait()
             raise Refused.from_findings(f"move vm {name} to host {destination}", findings)
         return outgoing
 
@@ -132,6 +137,7 @@ class Moves:
                 if outgoing.ended.is_set():  # else it is not settled, and the VM is not free for anything else
                     outgoing.vm.busy = None
                     self._outgoing.pop(outgoing.move.id, None)
+                    outgoing.let_go()
 
         self._tasks.spawn(run(), f"move {outgoing.move.id} out")
 
@@ -173,7 +179,7 @@ class Moves:
 
     def incoming_vms(self) -> list[Move]:
         """Return the moves under way to here that are not decided."""
-        return [incoming.move for incoming in self._incoming.values()]
+        return [incoming.move for incoming in self._incoming.values() if not incoming.ended.is_set()]
 
     def names(self) -> set[str]:
         """Return the names of the VMs that are moving from here or to here."""
@@ -181,7 +187,7 @@ class Moves:
 
     async def summaries(self) -> list[dict[str, Any]]:
         """Return all moves that this host took part in, newest first."""
-        records = [*await self._host.journal.moves("source"), *await self._host.journal.moves("destination")]
+        records = await self._host.journal.moves_in_short()
         records.sort(key=lambda record: record.started_at, reverse=True)
         return [self.summary(record) for record in records]
 
@@ -220,18 +226,23 @@ class Moves:
                 f"cannot take part in move {move.id}: it is for host {move.destination}, and this is {host.name}",
                 "correct the addresses under [hosts] in the agents' configurations",
             )
-        incoming = self._incoming.get(move.id)
-        if incoming is None:
-            started_at = datetime.now(UTC).isoformat(timespec="microseconds")
-            peer = host.config.address_of(move.source)
-            record = MoveRecord(
-                move, "destination", peer, started_at, body["definition"], accelerator=body["accelerator"]
-            )
-            await host.journal.begin_move(record)
-            incoming = DestinationMove(host, record)
-            incoming.learn_addresses(body.get("network"))
-            self._run_incoming(incoming)
+        async with self._beginning:
+            incoming = self._incoming.get(move.id)
+            if incoming is None:
+                incoming = await self._begin_incoming(move, body)
         return await incoming.prepared()
+
+    async def _begin_incoming(self, move: Move, body: Mapping[str, Any]) -> DestinationMove:
+        host = self._host
+        started_at = datetime.now(UTC).isoformat(timespec="microseconds")
+        peer = host.config.address_of(move.source)
+        record = MoveRecord(move, "destination", peer, started_at, body["definition"], accelerator=body["accelerator"])
+        await host.journal.begin_move(record)
+        incoming = DestinationMove(host, record)
+        incoming.learn_addresses(body.get("network"))
+        self._run_incoming(incoming)
+        await incoming.begun.wait()
+        return incoming
 
     def _run_incoming(
         self, incoming: DestinationMove, first: destination.Step | None = None, vm: RunningVm | None = None
@@ -291,11 +302,21 @@ class Moves:
         watch = self._host.first_frames.get(move_id)
         return await watch.first_us(patience_s) if watch is not None else None
 
-    async def refuse(self, move_id: str, reason: str, vm_uuid: str, epoch: int) -> dict[str, Any]:
-        """The source wants `refused`. For a move that never got here the register is written all the same."""
-        incoming = self._incoming.get(move_id)
+    async def refuse(self, move_id: str, reason: str, vm_uuid: str, epoch: int, *, clean: bool) -> dict[str, Any]:
+        """The source wants `refused`. For a move that never got here the register is written all the same.
+
+        `clean`: it is in no hurry, and wants to hear of it when nothing of the move is left here, or after some time.
+        """
+        async with self._beginning:
+            incoming = self._incoming.get(move_id)
         if incoming is not None:
-            return await incoming.refuse(reason)
+            give_up_s = asyncio.get_running_loop().time() + CLEAN_WITHIN_S
+            answer = await incoming.refuse(reason)
+            if clean and answer["decision"] == Decision.REFUSED.value:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout_at(give_up_s):
+                        await incoming.ended.wait()
+            return answer
         return await answer_from_journal(self._host, Ballot(vm_uuid, epoch, move_id))
 
     def stand_down(self, claim: Claim) -> bool:

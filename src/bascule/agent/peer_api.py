@@ -72,11 +72,15 @@ class ClaimBody(BaseModel):
 
 
 class Refusal(BaseModel):
-    """The source's wish for `refused`; it names the register, so that it can be written for a move unknown here."""
+    """The source's wish for `refused`; it names the register, so that it can be written for a move unknown here.
+
+    `clean`: answer once nothing of the move is left here, if that does not take long.
+    """
 
     reason: str
     vm_uuid: str
     epoch: int
+    clean: bool = False
 
 
 class CheckRequest(BaseModel):
@@ -158,7 +162,7 @@ def make_peer_api(host: Host) -> FastAPI:
     @app.post("/v1/peer/moves/{move_id}/refuse")
     async def refuse(move_id: str, refusal: Refusal) -> dict[str, Any]:
         """Write `refused` unless `taken` is written. Answers with what the register holds."""
-        return await host.moves.refuse(move_id, refusal.reason, refusal.vm_uuid, refusal.epoch)
+        return await host.moves.refuse(move_id, refusal.reason, refusal.vm_uuid, refusal.epoch, clean=refusal.clean)
 
     @app.get("/v1/peer/moves/{move_id}/offer")
     async def offer(move_id: str) -> dict[str, Any]:

@@ -26,10 +26,12 @@ async def ask_register(
     now_s: float,
     *,
     line: SwitchoverLine | None = None,
+    clean: bool = False,
 ) -> facts.Answer | facts.StillLoading | facts.NoAnswer:
     """Ask, and note in `story` what the destination says of its own clock. Raises NoAnswerError, BasculeError.
 
     `now_s` is when the move is asked for, in seconds since it began. The word goes by `line` as long as that stands.
+    `clean`: nothing waits for a refusal but the end of the move, which is told when the destination is clean.
     """
     move = story.move
     register = {"vm_uuid": move.vm_uuid, "epoch": move.epoch}
@@ -37,7 +39,7 @@ async def ask_register(
         case do.AskTake(state_file=state_file, last_copy=last_copy):
             what, body = "take", {**register, "state_file": state_file, "last_copy": last_copy}
         case do.AskRefuse(reason=reason):
-            what, body = "refuse", {**register, "reason": reason}
+            what, body = "refuse", {**register, "reason": reason, "clean": clean}
     asked_us = wall_us()
     path = f"/v1/peer/moves/{move.id}/{what}"
     try:

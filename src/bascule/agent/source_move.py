@@ -73,6 +73,7 @@ class SourceMove:
         self.report: dict[str, Any] | None = None
         self.checked: asyncio.Future[tuple[Finding, ...]] = asyncio.get_running_loop().create_future()
         self.ended = asyncio.Event()
+        self.over = asyncio.Event()  # nothing of this move holds the VM any more
         self._host = host
         self._fixed_ms = fixed_ms
         self._control = MigrationControl(vm.machine, host.features)
@@ -114,6 +115,12 @@ class SourceMove:
             self.vm.on_back.remove(self._look_again)
             self._departure.release()
             await self._host.journal.flush_facts()
+
+    def let_go(self) -> None:
+        """The VM is free for another move: those who watch, or wait for this one's end, may know."""
+        self.over.set()
+        if self.report is not None:
+            self.watchers.end(self.report)
 
     def cancel(self, who: str) -> tuple[bool, str]:
         """Ask for the end of the move. Return whether that is still possible, and what will happen."""
@@ -367,7 +374,11 @@ class SourceMove:
                 if self._line is None or not self._line.stopped():
                     await host.peers.ask(self.peer, "POST", f"/v1/peer/moves/{move.id}/stopped", deadline_s=2)
             case do.AskTake() | do.AskRefuse():
-                self.deliver(await ask_register(host, self.peer, command, self.story, self.now(), line=self._line))
+                clean = isinstance(self.state, source.Withdrawing)
+                answer = await ask_register(
+                    host, self.peer, command, self.story, self.now(), line=self._line, clean=clean
+                )
+                self.deliver(answer)
             case do.JournalWithdrawal():
                 await host.journal.withdraw(move)
                 self.deliver(facts.WithdrawalDurable())
@@ -475,10 +486,11 @@ class SourceMove:
                     break
                 await asyncio.sleep(AGAIN_S)
         self._log.info("move ended" if final else "move unsettled", outcome=outcome.value, reason=reason)
-        self.watchers.end(self.report)
         if final:
             self._unsubscribe()
             self.ended.set()
+        else:
+            self.watchers.end(self.report)
 
 
 def phase_name(state: source.State) -> str:
