@@ -15,6 +15,7 @@ from bascule.agent import http_errors, recover, status, watching
 from bascule.agent.catalogue import Catalogue
 from bascule.agent.host import Host
 from bascule.agent.http_errors import NotFound
+from bascule.agent.vitals import vitals
 from bascule.migration.model import Goals, Mode
 
 
@@ -71,6 +72,11 @@ def make_operator_api(host: Host, catalogue: Catalogue) -> FastAPI:
     async def this_host() -> dict[str, Any]:
         """Describe this host."""
         return await host.about()
+
+    @app.get("/v1/agent")
+    async def agent() -> dict[str, Any]:
+        """Say how the agent itself is: its memory, descriptors, threads, tasks, journal."""
+        return await vitals(host)
 
     @app.get("/v1/hosts")
     async def hosts() -> list[dict[str, Any]]:
