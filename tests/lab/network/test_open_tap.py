@@ -66,7 +66,8 @@ def test_frames_wait_in_the_tap_up_to_its_queue(net: Any):
     assert 0 < len(ours) <= 20
     assert ours == [unicast("ff:ff:ff:ff:ff:ff", b"%d" % number) for number in range(len(ours))]
     assert last not in ours
-    assert tap.take_queued() == []
+    others = [frame[tap.header_bytes() :] for frame in tap.take_queued()]  # the kernel's own may come at any time
+    assert not [frame for frame in others if frame[12:14] == b"\x88\xb5"]
 
 
 def test_a_missing_bridge_is_refused(net: Any):
