@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any, assert_never
 
@@ -17,6 +17,7 @@ import structlog
 
 from bascule.agent import gate
 from bascule.agent.clock import wall_us
+from bascule.agent.frames_in import FramesIn
 from bascule.agent.host import Host
 from bascule.agent.machines import RunningVm
 from bascule.agent.peers import NoAnswerError
@@ -30,7 +31,9 @@ from bascule.migration.model import Decision, Mode
 from bascule.migration.ownership import BY_WORD_EPOCHS
 from bascule.migration.register import Ballot
 from bascule.network.first_frame import FirstFrameWatch
+from bascule.network.handover.parcel import Parcel, unpack
 from bascule.network.receive_queue import bound_receive_queue
+from bascule.network.tap import DEFAULT_QUEUE_FRAMES
 from bascule.qemu.migration_control import MigrationControl, MigrationParameters, tcp_uri
 from bascule.qemu.qmp import QmpError, QmpEvent
 from bascule.vm.definition import Definition
@@ -49,7 +52,14 @@ SETTLED = (destination.Ran, destination.Discarding, destination.Discarded)
 class DestinationMove:
     """One move of a VM to this host."""
 
-    def __init__(self, host: Host, record: MoveRecord, *, may_have_run: bool = False) -> None:
+    def __init__(
+        self,
+        host: Host,
+        record: MoveRecord,
+        *,
+        may_have_run: bool = False,
+        queue_frames: int = DEFAULT_QUEUE_FRAMES,
+    ) -> None:
         self.record = record
         self.move = record.move
         self.state: destination.State = destination.Preparing(record.move)
@@ -69,6 +79,9 @@ class DestinationMove:
         self._may_have_run = may_have_run  # whatever the marks say
         self._letting_run: asyncio.Task[None] | None = None
         self._addresses: object = None  # the guest's, as the source has learned them
+        self._queue_frames = queue_frames
+        self._frames: FramesIn | None = None
+        self._first_frames: Sequence[Parcel] = ()
         self._log = structlog.get_logger().bind(move=self.move.id, vm=self.move.vm)
 
     # --- the life of the move ----------------------------------------------------------------------------------------
@@ -79,7 +92,7 @@ class DestinationMove:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
                 if incoming is not None:
-                    self._hold(incoming)
+                    self._hold(incoming, adopted=True)
                 tick = tasks.create_task(self._tick(), name=f"tick of {self.move.id}")
                 state, commands = first if first is not None else destination.begin(self.move)
                 self._enter(state, commands)
@@ -92,6 +105,7 @@ class DestinationMove:
             self._host.urgency.release(f"{self.move.id} in")
             self.begun.set()
             self._let_go()
+            self._host.moves.frames.ended(self.move.id)
             await self._host.journal.flush_facts()
 
     def deliver(self, fact: facts.DestinationFact) -> None:
@@ -169,10 +183,12 @@ class DestinationMove:
         if self._incoming is not None and not isinstance(self.state, SETTLED):
             self._incoming.network.take(rows)
 
-    def source_stopped(self) -> None:
-        """The source says that the VM stands still."""
+    def source_stopped(self, frames: bytes = b"") -> None:
+        """The source says that the VM stands still; `frames` for it have come there since."""
         if isinstance(self.state, destination.Receiving | destination.Loaded):
             self._host.urgency.hold(f"{self.move.id} in")
+        with suppress(BasculeError):  # frames are beside the move
+            self._first_frames = unpack(frames)
         self.deliver(facts.StopNotice())
 
     async def take(self, state_file: str | None, *, last_copy: bool) -> dict[str, Any]:
@@ -221,9 +237,12 @@ class DestinationMove:
 
     # --- what QEMU says ----------------------------------------------------------------------------------------------
 
-    def _hold(self, incoming: RunningVm) -> None:
+    def _hold(self, incoming: RunningVm, *, adopted: bool = False) -> None:
         self._incoming = incoming
         self.learn_addresses(self._addresses)
+        if self.move.mode is Mode.LIVE:
+            self._frames = FramesIn(self._host, self.move, self.record.peer, incoming.taps, adopted=adopted)
+            self._host.moves.frames.expect(self.move.id, self._frames)
         self._control = MigrationControl(incoming.machine, self._host.features)
         self._unsubscribe = incoming.machine.subscribe(self._on_qemu_event)
         incoming.on_back.append(self._look_again)
@@ -345,7 +364,7 @@ class DestinationMove:
                 if self._launching is not None:
                     await asyncio.wait([self._launching])  # else it could be there after its end
                 if self._incoming is not None:
-                    await host.machines.destroy(self._incoming)
+                    await self._destroy(self._incoming)
                 self.deliver(facts.IncomingDestroyed())
             case do.RunVcpus():
                 await self._let_run()
@@ -361,10 +380,20 @@ class DestinationMove:
             return  # frames are drawn here already, and the next announcement is that of the watch, at the run
         if isinstance(self.state, destination.Starting):
             await self._run_first()
-        if isinstance(self.state, destination.Receiving | destination.Loaded):
-            self._incoming.draw_frames_here()
+        if isinstance(self.state, destination.Receiving | destination.Loaded) and self._frames is not None:
+            self._frames.draw(self._first_frames)
         self._times.setdefault("announced", wall_us())  # the first: frames are drawn here from then on
         await self._incoming.announce()
+
+    async def _destroy(self, incoming: RunningVm) -> None:
+        """End the copy here; what came for the VM meanwhile goes back to where it runs."""
+        gone = asyncio.Event()
+        if self._frames is not None:
+            self._spawn(self._frames.give_back(gone), "give frames back")
+        try:
+            await self._host.machines.destroy(incoming)
+        finally:
+            gone.set()
 
     def _decided(self, held: Decision) -> None:
         self._times["decided"] = wall_us()
@@ -394,7 +423,7 @@ class DestinationMove:
         record = self.record
         self._host.run_marks.forget(self.move.vm_uuid)
         incoming = await self._host.machines.start_incoming(
-            record.definition or {}, "kvm" if record.accelerator == "kvm" else "tcg"
+            record.definition or {}, "kvm" if record.accelerator == "kvm" else "tcg", self._queue_frames
         )
         self._hold(incoming)
         await self._host.journal.note_incoming(self.move.id, incoming.machine.record.to_dict(), incoming.accelerator)
@@ -434,6 +463,8 @@ class DestinationMove:
         machine = vm.machine
         # Asked also where it must be paused: one that is just dying fails here, before a mark makes that uncertain.
         if await machine.status() != "running":
+            if self._frames is not None:
+                self._frames.run()
             await gate.let_run(self._host, self.move.vm_uuid, machine)
         with suppress(TimeoutError):  # the time for the report only: QEMU has said that the vCPUs run
             async with asyncio.timeout(1):

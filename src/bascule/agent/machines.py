@@ -17,14 +17,14 @@ from weakref import WeakValueDictionary
 
 import structlog
 
-from bascule.agent import gate
+from bascule.agent import frames_in, gate
 from bascule.agent.arrival_watch import ArrivalWatch
 from bascule.agent.host import Host
 from bascule.agent.vm_network import VmNetwork
 from bascule.errors import BasculeError, Failed, Refused
 from bascule.journal.records import Accelerator, VmRecord
 from bascule.network.announcement import announce_again
-from bascule.network.tap import Tap, open_taps, tap_name
+from bascule.network.tap import DEFAULT_QUEUE_FRAMES, Tap, open_taps, tap_name
 from bascule.qemu.command_line import LaunchPaths, build
 from bascule.qemu.machine import LaunchSpec, QemuMachine
 from bascule.qemu.process import QemuExited, QemuProcess
@@ -83,12 +83,6 @@ class RunningVm:
         """All taps that can be had are known: learn the guest's addresses from now on."""
         self.network = VmNetwork(self.taps, self.definition.nics)
         self.network.listen()
-
-    def draw_frames_here(self) -> None:
-        """Forget the broadcasts that a paused VM's taps have gathered: the room is for its own frames now."""
-        for tap in self.taps:
-            if not tap.closed:
-                tap.take_queued()
 
     def silence(self) -> None:
         """Announce no more."""
@@ -188,11 +182,20 @@ class Machines:
         await self._end(vm)
         self._host.run_marks.forget(vm.uuid)
 
-    async def _launch(self, definition: Definition, accelerator: Accelerator, *, incoming: bool) -> RunningVm:
+    async def _launch(
+        self,
+        definition: Definition,
+        accelerator: Accelerator,
+        *,
+        incoming: bool,
+        queue_frames: int = DEFAULT_QUEUE_FRAMES,
+    ) -> RunningVm:
         directory = self._host.vm_directory / definition.name
         wanted = [(tap_name(definition.uuid, number), nic.bridge) for number, nic in enumerate(definition.nics)]
-        taps = await open_taps(wanted)
+        taps = await open_taps(wanted, queue_frames=queue_frames)
         try:
+            if incoming:
+                frames_in.occupy(taps)
             fds = [tap.fileno() for tap in taps]
             argv = build(
                 definition,
@@ -241,9 +244,11 @@ class Machines:
 
     # --- incoming ----------------------------------------------------------------------------------------------------
 
-    async def start_incoming(self, definition: Mapping[str, Any], accelerator: Accelerator) -> RunningVm:
-        """Start a paused QEMU that waits for a VM's state."""
-        return await self._launch(from_dict(definition), accelerator, incoming=True)
+    async def start_incoming(
+        self, definition: Mapping[str, Any], accelerator: Accelerator, queue_frames: int = DEFAULT_QUEUE_FRAMES
+    ) -> RunningVm:
+        """Start a paused QEMU that waits for a VM's state, and for frames: `queue_frames` of them in each tap."""
+        return await self._launch(from_dict(definition), accelerator, incoming=True, queue_frames=queue_frames)
 
     def take_over(self, vm: RunningVm) -> None:
         """The incoming VM belongs to this host now."""

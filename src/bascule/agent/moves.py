@@ -12,6 +12,7 @@ from typing import Any
 import structlog
 
 from bascule.agent.destination_move import DestinationMove
+from bascule.agent.frames_desk import FramesDesk
 from bascule.agent.host import Host, resident_bytes
 from bascule.agent.http_errors import NotFound
 from bascule.agent.late_answers import answer_from_journal, ballot_of
@@ -25,6 +26,7 @@ from bascule.migration.forecast import Experience, Forecast, learn, predict
 from bascule.migration.model import Decision, Goals, Mode, Move
 from bascule.migration.register import Ballot
 from bascule.migration.story import Story
+from bascule.network.tap import DEFAULT_QUEUE_FRAMES
 
 LEARNED_FROM = 40
 OVER_S = 2.0
@@ -40,12 +42,14 @@ class Moves:
         self._outgoing: dict[str, SourceMove] = {}
         self._incoming: dict[str, DestinationMove] = {}
         self._beginning = asyncio.Lock()  # held while a move to here is made, so that no refusal passes it by
+        self.frames = FramesDesk()
         self._tasks = TaskKeeper("moves")
         self._log = structlog.get_logger()
 
     async def close(self) -> None:
         """Leave all moves as they are; the next agent of this host goes on with them."""
         await self._tasks.close()
+        self.frames.close()
 
     # --- as the source -----------------------------------------------------------------------------------------------
 
@@ -238,7 +242,7 @@ class Moves:
         peer = host.config.address_of(move.source)
         record = MoveRecord(move, "destination", peer, started_at, body["definition"], accelerator=body["accelerator"])
         await host.journal.begin_move(record)
-        incoming = DestinationMove(host, record)
+        incoming = DestinationMove(host, record, queue_frames=int(body.get("queue_frames", DEFAULT_QUEUE_FRAMES)))
         incoming.learn_addresses(body.get("network"))
         self._run_incoming(incoming)
         await incoming.begun.wait()
@@ -258,10 +262,10 @@ class Moves:
 
         self._tasks.spawn(run(), f"move {incoming.move.id} in")
 
-    def source_stopped(self, move_id: str) -> None:
-        """The source of this move says that the VM stands still."""
+    def source_stopped(self, move_id: str, frames: bytes = b"") -> None:
+        """The source of this move says that the VM stands still; `frames` for it have come there since."""
         if (incoming := self._incoming.get(move_id)) is not None:
-            incoming.source_stopped()
+            incoming.source_stopped(frames)
 
     def learn_addresses(self, move_id: str, rows: object) -> None:
         """The source of this move says which addresses the VM's guest has."""

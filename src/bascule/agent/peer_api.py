@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from fastapi import FastAPI, Request
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from starlette.requests import ClientDisconnect
 
 from bascule import __version__
@@ -19,18 +19,21 @@ from bascule.agent.late_answers import offer_standing
 from bascule.agent.look_back import FIRST_FRAME_PATIENCE_S
 from bascule.agent.switchover_line import listen
 from bascule.journal.records import Claim
+from bascule.network.tap import DEFAULT_QUEUE_FRAMES, LONGEST_QUEUE_FRAMES
 
 
 class Preparation(BaseModel):
     """A move that is about to begin: the move, the VM's definition, and the accelerator that it runs on.
 
-    `network`: the guest's addresses, as the source has learned them; see `bascule.agent.vm_network`.
+    `network`: the guest's addresses, as the source has learned them; see `bascule.agent.vm_network`. `queue_frames`:
+    how many frames its taps should hold while it stands still.
     """
 
     move: dict[str, Any]
     definition: dict[str, Any]
     accelerator: Literal["kvm", "tcg"]
     network: list[dict[str, Any]] | None = None
+    queue_frames: int = Field(DEFAULT_QUEUE_FRAMES, ge=1, le=LONGEST_QUEUE_FRAMES)
 
 
 class Addresses(BaseModel):
@@ -125,9 +128,9 @@ def make_peer_api(host: Host) -> FastAPI:
         return {"address": await host.moves.prepare(request.model_dump())}
 
     @app.post("/v1/peer/moves/{move_id}/stopped")
-    async def stopped(move_id: str) -> dict[str, str]:
-        """The VM stands still on the source: frames for it may be drawn here."""
-        host.moves.source_stopped(move_id)
+    async def stopped(move_id: str, request: Request) -> dict[str, str]:
+        """The VM stands still on the source: frames for it may be drawn here. The body: a first batch of them."""
+        host.moves.source_stopped(move_id, await request.body())
         return {}
 
     @app.put("/v1/peer/moves/{move_id}/addresses")
@@ -148,6 +151,11 @@ def make_peer_api(host: Host) -> FastAPI:
             return await listen(host.moves, move_id, request.stream())
         except ClientDisconnect:  # nobody is there to answer
             return {}
+
+    @app.post("/v1/peer/moves/{move_id}/frames")
+    async def frames(move_id: str, request: Request, *, last: bool = False) -> dict[str, Any]:
+        """Frames for the VM that came to the other host. The body: see `network.handover.parcel`."""
+        return host.moves.frames.came(move_id, await request.body(), last=last)
 
     @app.post("/v1/peer/moves/{move_id}/take")
     async def take(move_id: str, word: Word) -> dict[str, Any]:

@@ -93,6 +93,24 @@ class Peers:
             raise _error_in(answer, address, response.status)
         return answer
 
+    async def hand(self, address: str, path: str, batch: bytes, *, deadline_s: float) -> Any:
+        """POST bytes and return the JSON answer. Raises as `ask`."""
+        if self._session is None:
+            raise RuntimeError("open() was not called")
+        try:
+            async with (
+                asyncio.timeout(deadline_s),
+                self._session.post(f"http://{address}{path}", data=batch) as response,
+            ):
+                answer = await response.json(content_type=None)
+        except TimeoutError:
+            raise NoAnswerError(f"the agent at {address} did not answer within {deadline_s:g} s") from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise NoAnswerError(f"the agent at {address} could not be asked: {error}") from error
+        if response.status >= 400:
+            raise _error_in(answer, address, response.status)
+        return answer
+
     async def clock_offset(self, address: str, exchanges: int = 8) -> ClockOffset:
         """Estimate how far the other host's wall clock is ahead. Raises NoAnswerError."""
         seen = []

@@ -21,6 +21,7 @@ import structlog
 from bascule.agent import gate
 from bascule.agent.clock import ClockOffset, wall_us
 from bascule.agent.departure_watch import DepartureWatch
+from bascule.agent.frames_out import FramesOut
 from bascule.agent.host import Host
 from bascule.agent.look_back import look_back
 from bascule.agent.machines import RunningVm
@@ -41,6 +42,7 @@ from bascule.qemu.qmp import QmpEvent
 
 TICK_S = 0.1
 AGAIN_S = 1.0
+NEAR_S = 1.0  # a first round that ends within this time may be followed by the switchover
 CLEAN_DEADLINE_S = 10.0
 STANDING_STILL = (source.SwitchingOver, source.Deciding)
 # What waits for the other agent, and need not be waited for once the move has ended.
@@ -91,6 +93,7 @@ class SourceMove:
         self._line: SwitchoverLine | None = None
         self._clocks: ClockOffset | None = None
         self._reading = False
+        self._frames = FramesOut(host, vm, move, peer)
         self._log = structlog.get_logger().bind(move=move.id, vm=move.vm)
 
     # --- the life of the move ----------------------------------------------------------------------------------------
@@ -104,14 +107,19 @@ class SourceMove:
                 self._tasks = tasks
                 watch = tasks.create_task(self._watch_process(), name=f"watch source of {self.move.id}")
                 tick = tasks.create_task(self._tick(), name=f"tick of {self.move.id}")
+                frames = tasks.create_task(self._frames.work(), name=f"frames of {self.move.id}")
                 state, commands = first if first is not None else source.begin(self.move)
+                if first is None and self.move.mode is Mode.LIVE:
+                    self._frames.prepare()
+                    self._host.moves.frames.expect_back(self.move.id, self._frames)
                 self._enter(state, commands)
                 await self.ended.wait()
-                for task in (watch, tick, *self._asking):
+                for task in (watch, tick, frames, *self._asking):
                     task.cancel()
         finally:
             self._host.urgency.release(f"{self.move.id} out")
             self._unsubscribe()
+            self._host.moves.frames.ended(self.move.id)
             self.vm.on_back.remove(self._look_again)
             self._departure.release()
             await self._host.journal.flush_facts()
@@ -209,6 +217,7 @@ class SourceMove:
         times = self.story.times
         if event.name == "STOP" and isinstance(self.state, source.Copying | source.Saving):
             times.stopped = event.at_us
+            self._frames.stopped(event.at_us)
             self.vm.silence()  # its place may be elsewhere from now on
             self.story.mark("STOP", self._moment_s(event.at_us))
             self.deliver(facts.SourceStopped())
@@ -270,6 +279,8 @@ class SourceMove:
             bandwidth_bytes_per_s=stats.mbps * 125_000,
             at_round_end=round_ended,
         )
+        if stats.dirty_sync_count > 1 or stats.remaining_bytes < NEAR_S * stats.mbps * 125_000:
+            self._frames.near()
         self.deliver(progress, now)
         self._tell_watchers(progress, stats.total_bytes, rate)
 
@@ -344,6 +355,7 @@ class SourceMove:
                     "move": move_to_dict(move),
                     "definition": self.vm.definition_dict,
                     "accelerator": self.vm.accelerator,
+                    "queue_frames": self._frames.queue_frames(),
                     "network": self._departure.addresses(),
                 }
                 path = "/v1/peer/moves"
@@ -357,6 +369,7 @@ class SourceMove:
                 await host.journal.offer(move.vm_uuid, Offer(move.destination, move.epoch, move.id))
                 self.deliver(facts.OfferDurable())
             case do.StartCopy(address=address):
+                self._frames.watch()
                 await self._control.prepare(MigrationParameters())
                 self._line = SwitchoverLine(host.peers, self.peer, move.id)
                 self._asking.add(self._spawn(self._line.hold(), "line to the destination"))
@@ -371,8 +384,7 @@ class SourceMove:
             case do.CancelCopy():
                 await self._cancel_copy()
             case do.TellStopped():
-                if self._line is None or not self._line.stopped():
-                    await host.peers.ask(self.peer, "POST", f"/v1/peer/moves/{move.id}/stopped", deadline_s=2)
+                await self._tell_stopped()
             case do.AskTake() | do.AskRefuse():
                 clean = isinstance(self.state, source.Withdrawing)
                 answer = await ask_register(
@@ -400,6 +412,7 @@ class SourceMove:
                 self.deliver(facts.GuestRunning())
             case do.AnnounceHere():
                 self.story.mark("announcement by the source", self.now())
+                self._frames.stay()
                 await self.vm.announce()
             case do.Conclude(outcome=outcome, reason=reason):
                 await self._conclude(outcome, reason)
@@ -450,14 +463,24 @@ class SourceMove:
         if self.story.times.resumed is not None:
             self._departure.ran()
         looking = self._spawn(self._look_back(), "look back at the switchover")
+        self._frames.count()
         await self._host.journal.release(self.move)  # changes nothing where a later epoch is known
         leftover = ""
         try:
             await self._host.machines.destroy(self.vm)
         except (BasculeError, OSError) as error:
             leftover = str(error)
+        await self._frames.finish()
         await asyncio.wait([looking])
         self.deliver(facts.CopyDestroyed(leftover))
+
+    async def _tell_stopped(self) -> None:
+        frames = self._frames.first_batch()
+        try:
+            if self._line is None or not self._line.stopped(frames):
+                await self._host.peers.hand(self.peer, f"/v1/peer/moves/{self.move.id}/stopped", frames, deadline_s=2)
+        finally:
+            self._frames.told()
 
     async def _look_back(self) -> None:
         """What the report wants to know of the switchover beyond it: the clocks then, and the VM's first frame."""
@@ -469,6 +492,7 @@ class SourceMove:
         if not self.checked.done():
             self.checked.set_result(())
         self.story.network = self._departure.for_report()
+        self.story.frames = self._frames.report()
         self.report = self.story.report(outcome, reason, self.now())
         final = isinstance(self.state, source.Ended)
         if final and self._removing is not None:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Protocol
 
@@ -55,9 +56,9 @@ class SwitchoverLine:
             if not self._answer.done():
                 self._answer.set_result(answer)
 
-    def stopped(self) -> bool:
-        """Tell that the VM stands still. Return whether the line stood."""
-        return self._write({"stopped": True})
+    def stopped(self, frames: bytes = b"") -> bool:
+        """Tell that the VM stands still, with a first batch of frames for it. Return whether the line stood."""
+        return self._write({"stopped": True, "frames": b64encode(frames).decode()})
 
     async def give_word(self, word: Mapping[str, Any]) -> Any:
         """Give the word that the state was sent completely, and return the destination's answer.
@@ -90,8 +91,8 @@ class SwitchoverLine:
 class Destination(Protocol):
     """What the other end of the line does with the news: `bascule.agent.moves.Moves`."""
 
-    def source_stopped(self, move_id: str) -> None:
-        """The VM stands still."""
+    def source_stopped(self, move_id: str, frames: bytes = b"") -> None:
+        """The VM stands still; `frames` for it have come to the source since."""
 
     async def take(
         self, move_id: str, state_file: str | None, vm_uuid: str | None, epoch: int | None, *, last_copy: bool
@@ -107,7 +108,7 @@ async def listen(moves: Destination, move_id: str, pieces: AsyncIterator[bytes])
         for line in lines:
             news = json.loads(line)
             if "stopped" in news:
-                moves.source_stopped(move_id)
+                moves.source_stopped(move_id, b64decode(news.get("frames", "")))
             elif "word" in news:
                 word = news["word"]
                 return await moves.take(

@@ -118,6 +118,7 @@ class Story:
     zero_pages: int = 0
     page_bytes: int = 4096
     network: dict[str, Any] | None = None  # whether the network follows; of the agents, see `bascule.report.record`
+    frames: Mapping[str, Any] | None = None  # what became of the frames that came while the VM stood still
 
     def phase(self, name: str, at_s: float) -> None:
         """Note that a phase began."""
@@ -192,6 +193,7 @@ class Story:
             "marks": self.marks,
             "phases": self._phases(total_s),
             "network": self.network,
+            "frames": self.frames,
             "outage": None,
         }
 

@@ -6,6 +6,7 @@
 - `frames`, `announcement`: telling the network a VM's new place
 - `ear`, `claims`, `address_book`: learning a running guest's addresses from what it says at its tap
 - `arrivals`: seeing whether the network brings a VM's frames here, or still elsewhere
+- `handover`: the frames that come for a VM while it moves, from one host's tap to the other's
 - `netlink`: how the above talk to the kernel about links
 - `probe`, `outage`: asking a guest many times a second from outside, and what the answers say
 

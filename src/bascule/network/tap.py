@@ -38,6 +38,7 @@ INTERFACE_NAME_BYTES = 15
 
 ADDR_GEN_MODE_NONE = 1  # linux/if_link.h, IN6_ADDR_GEN_MODE_NONE
 DEFAULT_QUEUE_FRAMES = 1000
+LONGEST_QUEUE_FRAMES = 16_000  # eight bytes each while it is empty
 LARGEST_READ_BYTES = 1 << 17  # one frame, as large as segmentation offload makes it, and its header
 
 
@@ -149,6 +150,17 @@ class Tap:
         while len(frames) < limit and (frame := self._device.read(LARGEST_READ_BYTES)) is not None:
             frames.append(frame)
         return frames
+
+    def set_queue_frames(self, frames: int) -> None:
+        """Let `frames` wait from now on; of those that wait the first stay. It blocks: call it in a thread.
+
+        Raises `Failed` when the tap is gone, or of another network namespace.
+        """
+        try:
+            with netlink_batch() as netlink:
+                netlink.link("set", index=netlink.link("get", ifname=self.name)[0]["index"], txqlen=frames)
+        except NetlinkError as error:
+            raise Failed(f"cannot set the queue of tap {self.name}: {os.strerror(error.code)}") from error
 
     @property
     def closed(self) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 
 from bascule.errors import Refused
 from bascule.report import reading
+from bascule.report.frames import Frames, read_frames
 from bascule.report.network import Network, read_network
 
 SCHEMA = 1
@@ -175,6 +176,7 @@ class Report:
     marks: tuple[Mark, ...]
     phases: tuple[Phase, ...]
     network: Network | None
+    frames: Frames | None
     outage: Outage | None
 
     @classmethod
@@ -192,7 +194,9 @@ class Report:
                 remedy="Use the version of Bascule that wrote it, or a newer one.",
             )
         goals, sent, forecast = (reading.part(data, key) for key in ("goals", "bytes", "forecast"))
-        error, network, outage = (reading.part(data, key) for key in ("forecast_error", "network", "outage"))
+        error, network, frames, outage = (
+            reading.part(data, key) for key in ("forecast_error", "network", "frames", "outage")
+        )
         return cls(
             schema=SCHEMA,
             id=reading.text(data, "id"),
@@ -222,6 +226,7 @@ class Report:
             ),
             phases=tuple(_phase(row) for row in reading.rows(data, "phases")),
             network=read_network(network) if network else None,
+            frames=read_frames(frames) if frames else None,
             outage=_outage(outage) if outage else None,
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bascule.report import network, sentences, words
+from bascule.report import frames, network, sentences, words
 from bascule.report.markup import Markup, element, fragment
 from bascule.report.record import Report, Round
 
@@ -98,6 +98,8 @@ def facts(move: Report, level: str) -> Markup:
     ]
     if move.network is not None:
         found += [("network", network.arrival(move.network)), ("announced", network.announced(move.network))]
+    if move.frames is not None:
+        found.append(("in the blackout", frames.told(move.frames)))
     if outage is not None:
         found += [
             ("client", sentences.client_who(outage)),

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from bascule.report import network, sentences, words
+from bascule.report import frames, network, sentences, words
 from bascule.report.moments import after_run
 from bascule.report.record import BlackoutPart, Outage, Report, Round, as_report
 
@@ -130,6 +130,8 @@ def _judgement(move: Report) -> Iterator[tuple[str, str]]:
         yield "Forecast", "; ".join(forecast)
     if move.network is not None:
         yield "Network", _joined(network.arrival(move.network), network.announced(move.network))
+    if move.frames is not None:
+        yield "Frames", frames.told(move.frames)
     if move.outage is None:
         yield "Client", "no client was watching: nothing is known of the outage"
     else:

@@ -18,6 +18,8 @@ from bascule.errors import Refused
 
 WORD = {"state_file": None, "last_copy": False, "vm_uuid": "u", "epoch": 2}
 
+FRAMES = bytes(range(256))
+
 
 class Heard:
     """The destination, as far as the line needs it."""
@@ -28,8 +30,8 @@ class Heard:
         self.opened = asyncio.Event()
         self.error: Exception | None = None
 
-    def source_stopped(self, move_id: str) -> None:
-        self.news.append(("stopped", move_id))
+    def source_stopped(self, move_id: str, frames: bytes = b"") -> None:
+        self.news.append(("stopped", move_id, frames))
 
     async def take(
         self, move_id: str, state_file: str | None, vm_uuid: str | None, epoch: int | None, *, last_copy: bool
@@ -97,11 +99,11 @@ async def test_the_stop_and_the_word_arrive_as_they_were_given_and_the_answer_co
     await heard.opened.wait()
     assert line.standing
     assert heard.news == []
-    assert line.stopped()
-    await until(lambda: heard.news == [("stopped", "m1")])  # before there is a word
+    assert line.stopped(FRAMES)
+    await until(lambda: heard.news == [("stopped", "m1", FRAMES)])  # before there is a word
     answer = await line.give_word(WORD)
     assert answer == {"decision": "taken", "running": True}
-    assert heard.news == [("stopped", "m1"), ("take", "m1", None, "u", 2, False)]
+    assert heard.news == [("stopped", "m1", FRAMES), ("take", "m1", None, "u", 2, False)]
 
 
 async def test_an_answered_line_takes_no_more_news(line: SwitchoverLine, heard: Heard) -> None:
@@ -168,4 +170,4 @@ async def test_half_a_word_is_none(heard: Heard) -> None:
         yield b'{"stopped": true}\n{"word": {"state_file": null, "last_'
 
     assert await listen(heard, "m1", pieces()) == {}
-    assert heard.news == [("stopped", "m1")]
+    assert heard.news == [("stopped", "m1", b"")]

@@ -52,7 +52,7 @@ def completed(story: Story | None = None) -> dict[str, Any]:
 KEYS = {
     *("schema", "id", "vm", "source", "destination", "mode", "outcome", "reason", "started_at", "total_s", "goals"),
     *("accelerator", "memory_mib", "rounds", "bytes", "blackout_ms", "blackout_error_ms", "blackout_basis", "blackout"),
-    *("forecast", "forecast_error", "timeline", "marks", "phases", "moments", "network", "outage"),
+    *("forecast", "forecast_error", "timeline", "marks", "phases", "moments", "network", "frames", "outage"),
 }
 INNER_KEYS = {
     "goals": {"max_blackout_ms", "deadline_s"},

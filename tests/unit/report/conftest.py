@@ -78,6 +78,7 @@ def live(**changes: Any) -> dict[str, Any]:
             "at_source_for_ms": 0.0,
             "nics": [{"mac": "52:54:00:77:00:32", "addresses": 2, "verified_ms": 1.234, "why": ""}],
         },
+        "frames": {"carried": 2, "waited": 11, "found_back": 1, "late": 0, "lost": 0, "why": ""},
         "outage": outage(start_s=-0.55, end_s=2.86, stop_s=stop_s, silence_ms=38.0),
     }
     return report | changes
@@ -292,6 +293,7 @@ def _base(move: str, *, vm: str, way: tuple[str, str], mode: str, outcome: str) 
         "marks": None,
         "phases": None,
         "network": None,
+        "frames": None,
         "outage": None,
     }
 

@@ -1,0 +1,149 @@
+"""The hand-over of frames, on the destination: they wait for the VM, and go back if it does not come.
+
+    occupied   before QEMU starts: a decoy is the one frame that it reads before it runs
+    drawn      the source has stopped: the source's frames are in the taps, then the announcement draws all others here
+    running    from the moment at which QEMU is told to run: what is carried now goes to the end
+    returning  the VM does not run here: what came directly is sent to the source, until the taps are gone
+
+It decides nothing, and no command waits for it but for the microseconds of putting frames into a tap. An agent that has
+restarted draws without throwing away what waits, and has nothing to send back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+
+import structlog
+
+from bascule.agent.host import Host
+from bascule.agent.peers import NoAnswerError
+from bascule.errors import BasculeError
+from bascule.migration.model import Move
+from bascule.network.handover.arriving import ArrivingTap, Tally
+from bascule.network.handover.parcel import Parcel, pack
+from bascule.network.tap import DEFAULT_QUEUE_FRAMES, Tap
+
+RETURN_S = 0.005
+RETURN_DEADLINE_S = 1.0
+
+
+def occupy(taps: Sequence[Tap]) -> None:
+    """Let QEMU, which is not started yet, find the decoy first in each tap."""
+    for number, tap in enumerate(taps):
+        with suppress(BasculeError, OSError):
+            arriving = ArrivingTap(tap, number)
+            try:
+                arriving.occupy()
+            finally:
+                arriving.close()
+
+
+class FramesIn:
+    """The frames of one VM that arrives. `adopted`: its QEMU was started by an earlier agent."""
+
+    def __init__(self, host: Host, move: Move, peer: str, taps: Sequence[Tap], *, adopted: bool = False) -> None:
+        self._host = host
+        self._move = move
+        self._peer = peer
+        self._adopted = adopted
+        self._vm_taps = taps
+        self._taps: list[ArrivingTap] = []
+        self._drawn = False
+        self._closed = False
+        self._returned = 0
+        self._final = Tally()
+        self._log = structlog.get_logger().bind(move=move.id, vm=move.vm)
+        with self._beside():
+            for number, tap in enumerate(taps):
+                self._taps.append(ArrivingTap(tap, number))
+
+    def draw(self, parcels: Sequence[Parcel] = ()) -> None:
+        """The source has stopped: forget the broadcasts that were gathered, and put its frames in. Once."""
+        if self._drawn:
+            return
+        self._drawn = True
+        with self._beside():
+            for tap in self._taps:
+                tap.draw([parcel for parcel in parcels if parcel.nic == tap.nic], keep=self._adopted)
+
+    def carry(self, parcels: Sequence[Parcel]) -> dict[str, int]:
+        """Put frames in that the source sends after; return what became of all so far."""
+        if not self._closed:
+            self.draw()
+            with self._beside():
+                for tap in self._taps:
+                    tap.carry([parcel for parcel in parcels if parcel.nic == tap.nic])
+        return self.tally()
+
+    def run(self) -> None:
+        """QEMU is about to be told to run."""
+        with self._beside():
+            for tap in self._taps:
+                tap.run()
+
+    def tally(self) -> dict[str, int]:
+        """What became of the frames so far."""
+        if not self._closed:
+            with self._beside():
+                self._count()
+        return asdict(self._final)
+
+    def _count(self) -> None:
+        total = Tally()
+        for tap in self._taps:
+            total.add(tap.count())
+        self._final = total
+
+    async def give_back(self, gone: asyncio.Event) -> None:
+        """Send to the source what came here for the VM, until `gone` is set: the taps are not there any more."""
+        if not self._drawn or self._adopted:
+            return
+        while True:
+            last = gone.is_set()
+            parcels: list[Parcel] = []
+            with self._beside():
+                for tap in self._taps:
+                    parcels += tap.take_back()
+            if parcels:
+                path = f"/v1/peer/moves/{self._move.id}/frames"
+                try:
+                    await self._host.peers.hand(self._peer, path, pack(parcels), deadline_s=RETURN_DEADLINE_S)
+                    self._returned += len(parcels)
+                except (BasculeError, NoAnswerError) as error:
+                    self._log.warning(
+                        "frames are lost: they cannot be sent back", frames=len(parcels), error=str(error)
+                    )
+            if last:
+                break
+            with suppress(TimeoutError):
+                async with asyncio.timeout(RETURN_S):
+                    await gone.wait()
+        self._log.info("frames sent back", frames=self._returned)
+
+    def restore_queues(self) -> None:
+        """Let the taps hold no more than usual again. It blocks: for a thread."""
+        for tap in self._vm_taps:
+            with suppress(BasculeError, OSError):
+                if not tap.closed:
+                    tap.set_queue_frames(DEFAULT_QUEUE_FRAMES)
+
+    def close(self) -> None:
+        """Look no more."""
+        if self._closed:
+            return
+        with suppress(BasculeError, OSError):
+            self._count()
+        self._closed = True
+        for tap in self._taps:
+            tap.close()
+
+    @contextmanager
+    def _beside(self) -> Iterator[None]:
+        """What fails in here fails beside the move: it is told and goes on."""
+        try:
+            yield
+        except (BasculeError, OSError, LookupError, ValueError) as error:
+            self._log.info("hand-over of frames", error=str(error))

@@ -1,0 +1,305 @@
+"""The hand-over of frames, on the source: what comes to the VM's taps here and will not reach it here is carried to it.
+
+    prepared   the frames that come are counted, to size the destination's queues
+    watching   from the copy's start, so that the counts are known when the stop comes
+    paused     too many frames to look at for long: until the stop is near
+    stopped    at STOP: which frames the guest has got is reckoned; the first others travel with the notice of the stop
+    carrying   whatever comes to the taps is sent after, until they are gone or the VM stays
+    staying    the VM runs on here: nothing is carried any more, and what came to the destination meanwhile is put in
+
+It is beside the move: it decides nothing, no command waits for it for longer than `FINISH_S`, its failures are counted
+and told in the report, and after a restart of this agent it is not taken up again.
+
+Crash points. This agent dies: frames that were not carried yet are lost, as without a hand-over. The destination's
+agent dies or hangs: the sending fails or waits, frames are kept up to a bound. Both agents live and the network
+between them does not: the same. The VM stays: nothing was taken from its taps here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import structlog
+
+from bascule.agent.host import Host
+from bascule.agent.machines import RunningVm
+from bascule.agent.peers import NoAnswerError
+from bascule.errors import BasculeError
+from bascule.migration.model import Move
+from bascule.network.frames import mac_bytes
+from bascule.network.handover.leaving import LeavingTap
+from bascule.network.handover.parcel import Parcel, identity, pack
+from bascule.network.tap import DEFAULT_QUEUE_FRAMES, LONGEST_QUEUE_FRAMES
+
+LOOK_S = 0.01
+WARM_UP_S = 0.25  # a guest that has just arrived is slow at first
+TOO_MANY = 300  # frames in one look: watching them takes a tenth of a processor
+SAMPLE_EVERY = 2  # looks
+SAMPLE_SETTLED_EVERY = 20
+CARRY_S = 0.001
+CARRY_SLOWLY_S = 0.01
+SOON_S = 0.05  # as long frames come late by milliseconds, because the network has just learned
+SEND_DEADLINE_S = 2.0
+SAMPLE_DEADLINE_S = 2.0
+FINISH_S = 0.5
+FIRST_BATCH_BYTES = 24_000  # with the notice, which must not wait for more
+BATCH_FRAMES = 500
+RECEIVE_QUEUE = "x-query-virtio-queue-status"
+
+
+class FramesOut:
+    """The frames of one VM that leaves."""
+
+    def __init__(self, host: Host, vm: RunningVm, move: Move, peer: str) -> None:
+        self._host = host
+        self._vm = vm
+        self._move = move
+        self._peer = peer
+        self._taps: list[LeavingTap] = []
+        self._watching = asyncio.Event()
+        self._near = False
+        self._prepared_s = 0.0
+        self._reads: list[int] = []
+        self._paused = False
+        self._stopped = asyncio.Event()
+        self._told = asyncio.Event()
+        self._sending = asyncio.Lock()
+        self._unsent: list[Parcel] = []
+        self._staying = False
+        self._why: set[str] = set()
+        self._sent = 0
+        self._came_back = 0
+        self._not_sent = 0
+        self._there: dict[str, int] = {}
+        self._log = structlog.get_logger().bind(move=move.id, vm=move.vm)
+
+    # --- before the stop ---------------------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Get ready to watch the VM's taps."""
+        self._prepared_s = asyncio.get_running_loop().time()
+        nics = self._vm.definition.nics
+        with self._beside("the taps cannot be watched"):
+            for number, (tap, nic) in enumerate(zip(self._vm.taps, nics, strict=False)):
+                if not tap.closed:
+                    self._taps.append(LeavingTap(tap, mac_bytes(nic.mac), number))
+            self._reads = [tap.reads() for tap in self._taps]
+
+    def queue_frames(self) -> int:
+        """How many frames a tap of the destination should hold: twice what comes, at the rate seen, while it waits."""
+        passed_s = asyncio.get_running_loop().time() - self._prepared_s
+        busiest = 0
+        with self._beside("the frames cannot be counted"):
+            busiest = max(
+                (tap.reads() - before for tap, before in zip(self._taps, self._reads, strict=True)), default=0
+            )
+        waiting_s = self._move.goals.max_blackout_ms / 1000 + WARM_UP_S
+        wanted = 2 * busiest / max(passed_s, 0.01) * waiting_s
+        return max(DEFAULT_QUEUE_FRAMES, min(int(wanted), LONGEST_QUEUE_FRAMES))
+
+    def watch(self) -> None:
+        """The copy begins: watch from now on."""
+        with self._beside("the taps cannot be watched"):
+            self._begin()
+
+    def near(self) -> None:
+        """The switchover may come soon: watch, however many frames there are."""
+        self._near = True
+        if self._paused and not self._stopped.is_set():
+            self._paused = False
+            with self._beside("the taps cannot be watched"):
+                self._begin()
+
+    def _begin(self) -> None:
+        for tap in self._taps:
+            tap.begin()
+        self._watching.set()
+
+    async def work(self) -> None:
+        """Do all that takes time, until cancelled."""
+        try:
+            await self._watching.wait()
+            looks = 0
+            while not self._stopped.is_set():
+                if not self._paused:
+                    self._look()
+                    settled = all(tap.reckoning.settled for tap in self._taps)
+                    if looks % (SAMPLE_SETTLED_EVERY if settled else SAMPLE_EVERY) == 0:
+                        await self._sample()
+                looks += 1
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_S):
+                        await self._stopped.wait()
+            await asyncio.gather(self._settle(), self._carry())
+        except Exception:  # beside the move: a fault of ours is logged, and nothing more
+            self._log.exception("frames cannot be handed over")
+            self._why.add("the hand-over broke off, see the log")
+
+    def _look(self) -> None:
+        with self._beside("the frames cannot be counted"):
+            came = sum(tap.look() for tap in self._taps)
+            if came > TOO_MANY and not self._near and not self._stopped.is_set():
+                self._paused = True
+                for tap in self._taps:
+                    tap.pause()
+
+    async def _sample(self) -> None:
+        for tap in self._taps:
+            with self._beside(""):
+                before = tap.reads()
+                used = await self._used(tap)
+                if used is not None and not self._stopped.is_set():
+                    tap.reckoning.used_between(before, used, tap.reads())
+
+    async def _used(self, tap: LeavingTap) -> int | None:
+        """The used index of the NIC's receive queue; None where QEMU does not tell."""
+        if RECEIVE_QUEUE not in self._host.features.commands:
+            return None
+        where = {"path": f"/machine/peripheral/nic{tap.watch.nic}/virtio-backend", "queue": 0}
+        answer = await self._vm.machine.execute(RECEIVE_QUEUE, where, deadline_s=SAMPLE_DEADLINE_S)
+        return int(answer["used-idx"])
+
+    # --- the switchover ----------------------------------------------------------------------------------------------
+
+    def stopped(self, at_us: int) -> None:
+        """No vCPU runs any more, since `at_us` on this host's wall clock. It takes microseconds."""
+        self.near()
+        with self._beside("the frames cannot be counted"):
+            for tap in self._taps:
+                tap.stopped(at_us)
+        self._stopped.set()
+
+    def first_batch(self) -> bytes:
+        """What goes with the notice of the stop."""
+        with self._beside("the frames cannot be read"):
+            self._take()
+        count, length = 0, 0
+        for parcel in self._unsent:
+            length += len(parcel.frame)
+            if length > FIRST_BATCH_BYTES:
+                break
+            count += 1
+        first, self._unsent = self._unsent[:count], self._unsent[count:]
+        self._sent += count
+        return pack(first)
+
+    def told(self) -> None:
+        """The destination has had the notice, or it cannot be had: go on carrying."""
+        self._told.set()
+
+    def _take(self) -> None:
+        for tap in self._taps:
+            self._unsent += tap.take()
+
+    async def _settle(self) -> None:
+        """Ask the stopped QEMU what its guest has got, and carry what QEMU dropped as well."""
+        await asyncio.gather(*(self._settle_one(tap) for tap in self._taps))
+
+    async def _settle_one(self, tap: LeavingTap) -> None:
+        with self._beside(""):
+            used = await self._used(tap)
+            if used is not None and not self._staying:
+                self._unsent += tap.settle(used)
+                self._log.info("frames reckoned", nic=tap.watch.nic, **tap.reckoned())
+
+    async def _carry(self) -> None:
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        await self._told.wait()
+        while not self._staying:
+            with self._beside("the frames cannot be read"):
+                self._take()
+            await self._send()
+            await asyncio.sleep(CARRY_S if loop.time() - began_s < SOON_S else CARRY_SLOWLY_S)
+
+    async def _send(self, *, final: bool = False) -> None:
+        async with self._sending:
+            while self._unsent or final:
+                batch, self._unsent = self._unsent[:BATCH_FRAMES], self._unsent[BATCH_FRAMES:]
+                path = f"/v1/peer/moves/{self._move.id}/frames" + ("?last=1" if final else "")
+                try:
+                    answer = await self._host.peers.hand(self._peer, path, pack(batch), deadline_s=SEND_DEADLINE_S)
+                    self._there = {key: int(value) for key, value in answer["frames"].items()}
+                    self._sent += len(batch)
+                except (BasculeError, NoAnswerError) as error:
+                    self._not_sent += len(batch)
+                    self._why.add(f"{self._move.destination} did not take them: {error}")
+                    return
+                if final and not self._unsent:
+                    return
+
+    async def finish(self) -> None:
+        """The taps are gone here: send the rest, and learn what became of all."""
+        if not self._stopped.is_set() or self._staying:
+            return
+        with self._beside("the frames cannot be read"):
+            self._take()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FINISH_S):
+                await self._send(final=True)
+
+    def count(self) -> None:
+        """While the taps are still there, count what QEMU swallowed."""
+        with self._beside(""):
+            for tap in self._taps:
+                tap.count_swallowed()
+
+    # --- the VM stays ------------------------------------------------------------------------------------------------
+
+    def stay(self) -> None:
+        """The VM runs on here: its frames are where they were."""
+        self._staying = True
+
+    def put_back(self, parcels: list[Parcel]) -> dict[str, int]:
+        """Give the guest here what came to the destination for it."""
+        with self._beside("what came back cannot be put in"):
+            for tap in self._taps:
+                here = Counter(identity(parcel) for parcel in tap.came_here())
+                for parcel in parcels:
+                    if parcel.nic != tap.watch.nic:
+                        continue
+                    if here[identity(parcel)] > 0:  # it was flooded to both hosts
+                        here[identity(parcel)] -= 1
+                    elif tap.watch.put(parcel):
+                        self._came_back += 1
+        return {"carried": self._came_back}
+
+    # --- the end -----------------------------------------------------------------------------------------------------
+
+    def report(self) -> dict[str, Any] | None:
+        """What became of the frames; None for a VM that did not stop, or has no NIC."""
+        if not self._stopped.is_set() or not self._taps:
+            return None
+        lost = self._not_sent + len(self._unsent) + self._there.get("lost", 0)
+        for tap in self._taps:
+            lost += tap.passed_over + tap.watch.unreadable + tap.watch.count_missed()
+        why = sorted(self._why)
+        if self._there.get("lost", 0):
+            why.append(f"{self._there['lost']} found the tap on {self._move.destination} full")
+        return {
+            "carried": self._came_back if self._staying else self._sent - self._there.get("seen_here", 0),
+            "waited": self._there.get("waited", 0),
+            "found_back": sum(tap.found_back for tap in self._taps),
+            "late": self._there.get("late", 0),
+            "lost": 0 if self._staying else lost,
+            "why": "; ".join(why) if lost and not self._staying else "",
+        }
+
+    def close(self) -> None:
+        """Watch no more."""
+        for tap in self._taps:
+            tap.close()
+
+    @contextmanager
+    def _beside(self, what: str) -> Iterator[None]:
+        """What fails in here fails beside the move: it is told and goes on."""
+        try:
+            yield
+        except (BasculeError, OSError, LookupError, ValueError) as error:
+            self._log.info("hand-over of frames", what=what, error=str(error))
+            if what:
+                self._why.add(f"{what}: {error}")

@@ -1,0 +1,190 @@
+"""The destination's side of the hand-over, one tap: frames wait in it for the VM, those of the source before its own.
+
+    occupied  a decoy is QEMU's first frame: until it runs its guest it reads one and no more, which had better be ours
+    drawn     the source has stopped: what the tap gathered so far is thrown away, the source's frames are put in, and
+              frames come here directly from now on. What is carried later is put before those
+    running   QEMU empties the tap: what is carried now goes to the end
+
+A frame that was flooded to both hosts (broadcast, or a bridge that does not learn) came here directly as well: it is
+told by its bytes, and not given twice.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict, deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bascule.network.handover.counters import TapCounters
+from bascule.network.handover.parcel import HEADER_BYTES, Parcel, from_tap, identity
+from bascule.network.handover.watch import TapWatch
+from bascule.network.tap import Tap
+
+MOST_REORDERED = 500  # so many can be put in order in some 5 ms; with more waiting, order is given up
+ORDERING_TRIES = 5
+KEPT_FRAMES = 20_000
+KEPT_BYTES = 64 << 20
+_ALL = 1 << 20
+
+# To a group address that no bridge forwards and no guest listens to (IEEE 802.1Q, table 8-1), of a local experimental
+# protocol (IEEE 802).
+_DECOY = bytes.fromhex("0180c200000e") + bytes.fromhex("fe0000000001") + b"\x88\xb5" + b"bascule".ljust(46, b"\0")
+DECOY = Parcel(0, 0, bytes(HEADER_BYTES), _DECOY)
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of the frames of one tap, or of all."""
+
+    carried: int = 0  # put into this tap for the source
+    waited: int = 0  # came here directly while the VM stood still
+    late: int = 0  # of those carried: after the VM ran, so not before others
+    seen_here: int = 0  # carried, and had come here directly as well
+    lost: int = 0  # found the tap full, or could not be put in
+
+    def add(self, other: Tally) -> None:
+        """Sum up."""
+        self.carried += other.carried
+        self.waited += other.waited
+        self.late += other.late
+        self.seen_here += other.seen_here
+        self.lost += other.lost
+
+
+class ArrivingTap:
+    """One tap of a VM that is about to arrive."""
+
+    def __init__(self, tap: Tap, nic: int) -> None:
+        """Raises `Failed` where a tap cannot be watched."""
+        self.nic = nic
+        self.tally = Tally()
+        self.watch = TapWatch(tap.name, nic)
+        self.drawn = False
+        self.running = False
+        self._tap = tap
+        self._counters = TapCounters(tap.name)
+        self._dropped_before = 0
+        self._carried: list[Parcel] = []  # in the tap, in order, before those that came directly
+        self._direct: Counter[int] = Counter()  # by `identity`
+        self._kept: list[Parcel] = []  # what came directly, as long as it may have to go back
+        self._kept_bytes = 0
+
+    def occupy(self) -> None:
+        """Let QEMU have the decoy as its one frame; before it starts."""
+        self._tap.take_queued(_ALL)
+        self.watch.put(DECOY)
+
+    def draw(self, parcels: Sequence[Parcel], *, keep: bool = False) -> None:
+        """Frames come here from now on, after `parcels` of the source. `keep`: what waits in the tap is the VM's."""
+        self.drawn = True
+        self.watch.begin()
+        if not keep:
+            self._tap.take_queued(_ALL)
+        for _ in self.watch.read():
+            pass
+        self._dropped_before = self._counters.read().dropped
+        self.carry(parcels)
+
+    def carry(self, parcels: Sequence[Parcel]) -> None:
+        """Put frames of the source in, before those that came directly if the VM does not run yet."""
+        self.look()
+        fresh = [parcel for parcel in parcels if not self._came_directly(parcel)]
+        if not fresh:
+            return
+        self.tally.carried += len(fresh)
+        if self.running:
+            self.tally.late += len(fresh)
+            self._put(fresh)
+        elif self.tally.waited == 0 and (not self._carried or fresh[0].number > self._carried[-1].number):
+            self._put(fresh)
+            self._carried += fresh
+        elif len(self._carried) + self.tally.waited > MOST_REORDERED:
+            self.tally.late += len(fresh)
+            self._put(fresh)
+        else:
+            self._put_before(fresh)
+
+    def _put_before(self, fresh: Sequence[Parcel]) -> None:
+        """Take out what waits, and put it back in its order: once more if something came in between."""
+        not_in_yet = list(fresh)
+        for _ in range(ORDERING_TRIES):
+            waited = self.tally.waited
+            length = self._tap.header_bytes()
+            waiting = [from_tap(self.nic, read, length) for read in self._tap.take_queued(_ALL)]
+            self.look()
+            self._put(self._in_order([*waiting, *not_in_yet], fresh))
+            not_in_yet = []
+            self.look()
+            if self.tally.waited == waited:
+                break
+        self._carried = sorted((*self._carried, *fresh), key=lambda parcel: parcel.number)
+
+    def _in_order(self, waiting: Sequence[Parcel], fresh: Sequence[Parcel]) -> list[Parcel]:
+        """First what was carried, by its number at the source; then what came directly, in the order in which it came.
+
+        What is known of neither (it came when the watch had no room) is last.
+        """
+        places: defaultdict[int, deque[tuple[int, int]]] = defaultdict(deque)
+        for parcel in sorted((*self._carried, *fresh), key=lambda parcel: parcel.number):
+            places[identity(parcel)].append((0, parcel.number))
+        for parcel in self._kept:
+            places[identity(parcel)].append((1, parcel.number))
+
+        def place(parcel: Parcel) -> tuple[int, int]:
+            known = places[identity(parcel)]
+            return known.popleft() if known else (2, 0)
+
+        return [parcel for _, parcel in sorted(((place(each), each) for each in waiting), key=lambda pair: pair[0])]
+
+    def _put(self, parcels: Sequence[Parcel]) -> None:
+        for parcel in parcels:
+            if not self.watch.put(parcel):
+                self.tally.lost += 1
+
+    def look(self) -> None:
+        """Take in what came directly."""
+        for _at_us, parcel in self.watch.read():
+            self._direct[identity(parcel)] += 1
+            if self.running:
+                continue
+            self.tally.waited += 1
+            if len(self._kept) < KEPT_FRAMES and self._kept_bytes < KEPT_BYTES:
+                self._kept.append(parcel._replace(number=self.tally.waited))
+                self._kept_bytes += len(parcel.frame)
+
+    def _came_directly(self, parcel: Parcel) -> bool:
+        if self._direct[identity(parcel)] <= 0:
+            return False
+        self._direct[identity(parcel)] -= 1
+        self.tally.seen_here += 1
+        return True
+
+    def run(self) -> None:
+        """The VM is about to run here."""
+        self.look()
+        self.running = True
+        self._kept.clear()
+
+    def take_back(self) -> list[Parcel]:
+        """What came directly and has not been taken back, for a VM that does not run here."""
+        self.look()
+        taken, self._kept = self._kept, []
+        return taken
+
+    def count(self) -> Tally:
+        """What became of the frames so far."""
+        if self.drawn:
+            dropped = self._counters.read().dropped - self._dropped_before
+            return Tally(
+                self.tally.carried,
+                self.tally.waited,
+                self.tally.late,
+                self.tally.seen_here,
+                self.tally.lost + max(0, dropped),
+            )
+        return self.tally
+
+    def close(self) -> None:
+        """Look no more."""
+        self.watch.close()
+        self._counters.close()

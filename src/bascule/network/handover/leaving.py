@@ -1,0 +1,143 @@
+"""The source's side of the hand-over, one tap: which frames the guest will not get here, so that they are carried.
+
+Nothing is taken out of the tap. What is carried are copies that the watch has seen, so that a VM that runs on here
+after all finds its frames where they were: one in QEMU, the others in the tap, in order.
+"""
+
+from __future__ import annotations
+
+import select
+from collections import deque
+from collections.abc import Sequence
+
+from bascule.network.handover.counters import TapCounters
+from bascule.network.handover.parcel import Parcel
+from bascule.network.handover.reckoning import Reckoning, fills_one_buffer
+from bascule.network.handover.watch import TapWatch
+from bascule.network.tap import Tap
+
+KEPT_FRAMES = 4000
+KEPT_BYTES = 16 << 20
+MOST_SWALLOWED = 2
+
+
+class LeavingTap:
+    """One tap of a VM that is about to leave. `begin` when its stop is near, `look` often, `stopped` at STOP."""
+
+    def __init__(self, tap: Tap, mac: bytes, nic: int) -> None:
+        """Raises `Failed` where a tap cannot be watched."""
+        self.watch = TapWatch(tap.name, nic)
+        self.reckoning = Reckoning()
+        self.found_back = 0
+        self.delivered: int | None = None  # the number of the last frame that the guest has got, once it is settled
+        self.passed_over = 0  # frames for which there was no room before they were carried
+        self._mac = mac
+        self._counters = TapCounters(tap.name)
+        self._readable = select.poll()
+        self._readable.register(tap.fileno(), select.POLLIN)
+        self._kept: deque[tuple[int, int, Parcel]] = deque()  # number, when it came, the frame
+        self._kept_bytes = 0
+        self._read_at_stop: int | None = None
+        self._undelivered_from: int | None = None
+        self._carried_up_to = 0
+        self._settled = False
+
+    def begin(self) -> None:
+        """See all frames from now on."""
+        self.watch.begin()
+
+    def pause(self) -> None:
+        """See none until `begin`: there are too many, and the stop is not near."""
+        self.watch.pause()
+        self._take_in()
+        self.reckoning = Reckoning(seen=self.reckoning.seen)
+
+    def reads(self) -> int:
+        """How many frames QEMU has taken out of the tap, in all."""
+        return self._counters.read().read
+
+    def look(self) -> int:
+        """Take in what came; where nothing waits in the tap, learn how the counts lie. Return how many frames came."""
+        before = self.reckoning.seen
+        self._take_in()
+        if self._undelivered_from is not None:
+            return self.reckoning.seen - before
+        seen, read = self.reckoning.seen, self.reads()
+        waits = bool(self._readable.poll(0))
+        self._take_in()
+        if not waits and self.reckoning.seen == seen and self.reads() == read:
+            self.reckoning.nothing_waits(read)
+        return self.reckoning.seen - before
+
+    def _take_in(self) -> None:
+        for at_us, parcel in self.watch.read():
+            certain = fills_one_buffer(parcel.frame, self._mac)
+            number = self.reckoning.came(one_buffer=certain)
+            if not certain and self._undelivered_from is None:
+                self.reckoning.forget_used()
+            self._kept.append((number, at_us, parcel._replace(number=number)))
+            self._kept_bytes += len(parcel.frame)
+        while len(self._kept) > KEPT_FRAMES or self._kept_bytes > KEPT_BYTES:
+            number, _at_us, parcel = self._kept.popleft()
+            self._kept_bytes -= len(parcel.frame)
+            if self._undelivered_from is not None and number >= max(self._undelivered_from, self._carried_up_to + 1):
+                self.passed_over += 1
+
+    def stopped(self, at_us: int) -> None:
+        """No vCPU runs since `at_us` on this host's wall clock, by QEMU's STOP."""
+        read = self._read_at_stop = self.reads()
+        self._take_in()
+        after_stop = next((number for number, came_us, _ in self._kept if came_us > at_us), self.reckoning.seen + 1)
+        last_read = self.reckoning.read_up_to(read)
+        unread = after_stop if last_read is None else min(after_stop, last_read + 1)
+        self._undelivered_from = unread
+        self._carried_up_to = unread - 1
+
+    def take(self) -> list[Parcel]:
+        """The frames to carry that came since the last time, in order; not the guest's own, by which it announces."""
+        self._take_in()
+        taken = [parcel for number, _, parcel in self._kept if number > self._carried_up_to]
+        if taken:
+            self._carried_up_to = taken[-1].number
+        return [parcel for parcel in taken if parcel.frame[6:12] != self._mac]
+
+    def settle(self, used: int) -> Sequence[Parcel]:
+        """With the used index of the stopped VM's receive queue, the frames that QEMU took from the tap and dropped."""
+        unread = self._undelivered_from
+        delivered = self.delivered = self.reckoning.delivered_up_to(used)
+        if self._settled or unread is None or delivered is None or not 0 < unread - 1 - delivered <= MOST_SWALLOWED:
+            return ()
+        self._settled = True
+        found = [parcel for number, _, parcel in self._kept if delivered < number < unread]
+        self.found_back += len(found)
+        return found
+
+    def count_swallowed(self) -> None:
+        """At the end: of the frames that were carried, count those that QEMU has read, which would have been lost."""
+        if self._undelivered_from is None or (last_read := self.reckoning.read_up_to(self.reads())) is None:
+            return
+        self.found_back += max(0, min(last_read - self._undelivered_from + 1, MOST_SWALLOWED))
+
+    def came_here(self) -> list[Parcel]:
+        """Every frame that is remembered from STOP on: the guest finds them here if it runs here after all."""
+        self._take_in()
+        first = self._undelivered_from or 0
+        return [parcel for number, _, parcel in self._kept if number >= first]
+
+    def reckoned(self) -> dict[str, int | None]:
+        """What the counts said, for the log."""
+        return {
+            "seen": self.reckoning.seen,
+            "ahead": self.reckoning.ahead,
+            "used_low": self.reckoning.used_low,
+            "used_high": self.reckoning.used_high,
+            "uncertain": self.reckoning.uncertain,
+            "read_at_stop": self._read_at_stop,
+            "undelivered_from": self._undelivered_from,
+            "delivered": self.delivered,
+        }
+
+    def close(self) -> None:
+        """Look no more."""
+        self.watch.close()
+        self._counters.close()

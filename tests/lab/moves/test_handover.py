@@ -1,0 +1,157 @@
+"""No frame is lost in a switchover, and none comes twice: a client asks the guest all the time, and counts.
+
+It asks 100 times a second: an emulated guest on a busy machine stands still for a second now and then without any move,
+and what waits for it then must fit into its socket, else it loses datagrams by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.lab.moves.conftest import Place
+
+from bascule.lab.names import namespace
+from bascule.network.probe.session import ProbeSession
+
+pytestmark = pytest.mark.lab
+
+HZ = 100
+MOVES = 6
+ANSWERS_S = 10.0
+SLOW_LINK_BIT_S = 100_000_000
+# Written faster than the link carries it: some MiB are left for the blackout, which takes a second.
+BUSY = {"dirty_mib": 16, "rate_mb_s": 60, "link_bit_s": SLOW_LINK_BIT_S}
+
+
+@contextmanager
+def client(there: Place, folder: Path) -> Iterator[Callable[[], dict[str, Any]]]:
+    """Ask the guest; what it yields waits for the last answers and returns what was felt since the beginning."""
+    with ProbeSession.start(
+        folder / "client.probe",
+        namespace=namespace(there.lab.name, "client"),
+        udp=f"{there.guest.address}:7",
+        tcp=f"{there.guest.address}:7",
+        hz=HZ,
+    ) as probe:
+        probe.wait_connected()
+        begin_ns = time.monotonic_ns()
+
+        def felt() -> dict[str, Any]:
+            end_ns = time.monotonic_ns()
+            assert there.guest.status(there.lab)["corrupt_blocks"] == 0
+            stream = probe.connection("tcp", begin_ns, end_ns)
+            assert stream is not None
+            assert stream.is_unbroken, stream.sentence()
+            deadline_s = time.monotonic() + ANSWERS_S
+            while True:  # an answer may be under way, or not yet written down
+                outage = probe.outage("udp", begin_ns, end_ns).to_dict()
+                if not outage["lost"] or time.monotonic() > deadline_s:
+                    return outage
+                time.sleep(0.1)
+
+        yield felt
+
+
+def assert_nothing_lost(felt: dict[str, Any]) -> None:
+    assert (felt["lost"], felt["duplicated"]) == (0, 0), felt
+
+
+def test_no_frame_is_lost_or_comes_twice(place: Callable[..., Place], tmp_path: Path) -> None:
+    there = place()
+    hosts = ["h1", "h2"]
+    frames = []
+    with client(there, tmp_path) as felt:
+        for _ in range(MOVES):
+            report = there.move(*hosts, "--max-blackout", "2s")
+            there.assert_only_on(hosts[1])
+            frames.append(report["frames"])
+            hosts.reverse()
+        assert_nothing_lost(felt())
+    assert sum(each["lost"] for each in frames) == 0, frames
+    assert sum(each["carried"] + each["waited"] for each in frames) > 0, frames
+
+
+def test_a_guest_of_two_nics(place: Callable[..., Place], tmp_path: Path) -> None:
+    """The frames of the second are handed over beside those of the first; nobody talks to it here."""
+    there = place()
+    there.bascule("h1", "vm", "stop", "guest", "--force")
+    there.bascule("h1", "vm", "delete", "guest")
+    there.guest.start(there.lab, "h1", '[[nics]]\nbridge = "br0"\nmac = "52:54:00:77:01:32"')
+    with client(there, tmp_path) as felt:
+        report = there.move("h1", "h2", "--max-blackout", "2s")
+        assert_nothing_lost(felt())
+    assert report["frames"]["lost"] == 0
+
+
+def broken_off(there: Place, how: str) -> None:
+    if how == "cancel":
+        assert there.bascule("h1", "cancel", "guest").returncode == 0
+    else:
+        there.kill_qemu("h2")
+
+
+@pytest.mark.parametrize("how", ["cancel", "the destination's QEMU is killed"])
+def test_a_switchover_that_fails_gives_the_frames_back(place: Callable[..., Place], tmp_path: Path, how: str) -> None:
+    """All but the one at most that QEMU drops whenever it stops its vCPUs; see docs/handover.md."""
+    there = place(**BUSY)
+    with client(there, tmp_path) as felt:
+        command = there.start("h1", "migrate", "guest", "h2", "--max-blackout", "5s", "--json")
+        there.wait_phase("h1", "switching-over")
+        broken_off(there, how)
+        out, err = command.communicate(timeout=60)
+        assert command.returncode == 3, (out + err).decode()
+        report = json.loads(out)
+        there.assert_only_on("h1")
+        outage = felt()
+        assert outage["lost"] <= 1, outage
+        assert outage["duplicated"] == 0
+    assert "STOP" in [mark["what"] for mark in report["marks"]]
+    assert report["frames"]["lost"] == 0
+    there.move("h1", "h2", "--max-blackout", "5s")
+
+
+def test_a_destination_agent_that_is_frozen_in_the_switchover(place: Callable[..., Place], tmp_path: Path) -> None:
+    """The hand-over is beside the move: it may come late, and the VM arrives all the same, its connections alive."""
+    there = place(**BUSY)
+    with client(there, tmp_path) as felt:
+        command = there.start("h1", "migrate", "guest", "h2", "--max-blackout", "5s", "--json")
+        there.wait_phase("h1", "switching-over")
+        there.lab.signal_agent("h2", signal.SIGSTOP)
+        try:
+            there.wait_phase("h1", "deciding")
+        finally:
+            there.lab.signal_agent("h2", signal.SIGCONT)
+        out, err = command.communicate(timeout=60)
+        assert command.returncode == 0, (out + err).decode()
+        there.assert_only_on("h2")
+        assert felt()["duplicated"] == 0
+
+
+def switch_without_memory(there: Place) -> None:
+    """The switch learns nothing and sends every frame to everybody."""
+    switch = namespace(there.lab.name, "sw")
+    for port in ("h1", "h2"):
+        subprocess.run(
+            ["ip", "-n", switch, "link", "set", port, "type", "bridge_slave", "learning", "off", "flood", "on"],
+            check=True,
+        )
+    subprocess.run(["ip", "-n", switch, "link", "set", "br0", "type", "bridge", "fdb_flush"], check=True)
+
+
+def test_a_switch_that_does_not_learn(place: Callable[..., Place], tmp_path: Path) -> None:
+    there = place()
+    switch_without_memory(there)
+    hosts = ["h1", "h2"]
+    with client(there, tmp_path) as felt:
+        for _ in range(MOVES):
+            there.move(*hosts, "--max-blackout", "2s")
+            hosts.reverse()
+        assert_nothing_lost(felt())

@@ -1,0 +1,332 @@
+"""Frames are handed from one host's tap to the other's: real taps, bridges and a switch; the test plays the VM."""
+
+from __future__ import annotations
+
+import fcntl
+import struct
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bascule.network.announcement import Announcement, announce_now
+from bascule.network.frames import mac_bytes
+from bascule.network.handover.arriving import DECOY, ArrivingTap
+from bascule.network.handover.leaving import LeavingTap
+from bascule.network.handover.parcel import Parcel
+from bascule.network.handover.watch import TapWatch
+from bascule.network.tap import Tap
+
+pytestmark = pytest.mark.lab
+
+GUEST = "52:54:00:aa:00:50"
+CLIENT = "52:54:00:aa:00:99"
+TUNSETVNETHDRSZ = 0x400454D8
+TUNSETOFFLOAD = 0x400454D0
+TUN_F_CSUM, TUN_F_TSO4 = 1, 2
+
+
+def numbered(number: int, to: str = GUEST, length: int = 60) -> bytes:
+    head = mac_bytes(to) + mac_bytes(CLIENT) + b"\x88\xb5" + b"N" + struct.pack("!I", number)
+    return head.ljust(length, b".")
+
+
+def numbers(frames: list[bytes]) -> list[int]:
+    return [struct.unpack("!I", frame[15:19])[0] for frame in frames if frame[12:15] == b"\x88\xb5N"]
+
+
+class Guest:
+    """Reads its tap as QEMU does."""
+
+    def __init__(self, tap: Tap) -> None:
+        self.tap = tap
+        self.got: list[bytes] = []
+
+    def runs(self) -> list[bytes]:
+        length = self.tap.header_bytes()
+        self.got += [read[length:] for read in self.tap.take_queued()]
+        return self.got
+
+    def got_numbers(self) -> list[int]:
+        self.runs()
+        return numbers(self.got)
+
+
+class Pair:
+    """A source, a destination, and a client that counts its frames."""
+
+    def __init__(self, net: Any) -> None:
+        self.net = net
+        self.there, self.here = net.tap(net.a, "bscsrc"), net.tap(net.b, "bscdst")
+        self.client = net.capture(net.client, "eth0")
+        self.at_source, self.at_destination = net.capture(net.a, "bscsrc"), net.capture(net.b, "bscdst")
+        self.leaving = net.a.run(LeavingTap, self.there, mac_bytes(GUEST), 0)
+        self.arriving = net.b.run(ArrivingTap, self.here, 0)
+        self.sent = 0
+        self.before, self.after = Guest(self.there), Guest(self.here)
+        announce_now([(self.there, Announcement(GUEST))])
+        net.wait_until(lambda: net.ports_of(net.b, GUEST), "the network to know the guest's place")
+
+    def sends(self, count: int) -> None:
+        for _ in range(count):
+            self.client.send(numbered(self.sent))
+            self.sent += 1
+
+    def sends_to_source(self, count: int) -> None:
+        """Send, and wait until all of it has come to the source's tap."""
+        self.sends(count)
+        self.wait_at(self.at_source)
+        self.leaving.look()
+
+    def sends_to_destination(self, count: int) -> None:
+        self.sends(count)
+        self.wait_at(self.at_destination)
+        self.arriving.look()
+
+    def wait_at(self, capture: Any) -> None:
+        """Wait for the frame that was sent last. The watch sees what the capture sees."""
+        self.net.wait_until(lambda: self.sent - 1 in numbers(capture.read()), f"frame {self.sent - 1}")
+
+    def stops(self) -> None:
+        self.leaving.stopped(time.time_ns() // 1000)
+
+    def draws(self, parcels: list[Parcel]) -> None:
+        self.arriving.draw(parcels)
+        announce_now([(self.here, Announcement(GUEST))])
+        self.net.wait_until(lambda: self.net.ports_of(self.net.a, GUEST) == [("up0", False)], "the network to follow")
+
+    def close(self) -> None:
+        self.leaving.close()
+        self.arriving.close()
+
+
+@pytest.fixture
+def net(net: Any) -> Any:
+    """As for all, and nobody in it speaks of himself: every frame is counted here."""
+    for host in net.hosts:
+        host.run(Path("/proc/sys/net/ipv6/conf/all/disable_ipv6").write_text, "1")
+    return net
+
+
+@pytest.fixture
+def pair(net: Any) -> Iterator[Pair]:
+    pair = Pair(net)
+    yield pair
+    pair.close()
+
+
+def test_every_frame_reaches_the_guest_once_and_in_order(pair: Pair):
+    pair.leaving.begin()
+    pair.sends_to_source(5)
+    assert pair.before.got_numbers() == [0, 1, 2, 3, 4]
+    pair.leaving.look()
+    pair.sends_to_source(3)  # which wait unread
+    pair.stops()
+    pair.sends_to_source(3)  # which come after the stop
+    first = pair.leaving.take()
+    assert [parcel.number for parcel in first] == sorted(parcel.number for parcel in first)
+    pair.sends_to_source(2)  # under way before the network has learned
+    pair.draws(first)
+    pair.sends_to_destination(4)
+    pair.arriving.carry(pair.leaving.take())
+    pair.sends_to_destination(2)
+    pair.arriving.run()
+    assert pair.after.got_numbers() == list(range(5, 19))
+    tally = pair.arriving.count()
+    assert (tally.late, tally.lost) == (0, 0)
+
+
+def test_what_qemu_takes_after_the_stop_is_found_back(pair: Pair):
+    pair.leaving.begin()
+    pair.sends_to_source(4)
+    pair.before.runs()
+    pair.leaving.look()
+    pair.stops()
+    pair.sends_to_source(2)
+    pair.before.tap.take_queued(1)  # QEMU, which drops it
+    parcels = pair.leaving.take()
+    pair.leaving.count_swallowed()
+    pair.draws(parcels)
+    assert pair.after.got_numbers() == [4, 5]
+    assert pair.leaving.found_back == 1
+
+
+def test_what_qemu_drops_while_it_stops_is_found_back_by_the_receive_queue(pair: Pair):
+    pair.leaving.begin()
+    used = 65534
+    for _ in range(4):
+        pair.sends_to_source(1)
+        pair.before.runs()
+        used = (used + 1) % 65536
+        pair.leaving.look()
+        reads = pair.leaving.reads()
+        pair.leaving.reckoning.used_between(reads, used, reads)
+    pair.sends_to_source(2)
+    pair.before.tap.take_queued(1)  # QEMU between the stop of the vCPUs and its STOP: the guest has not got it
+    pair.sends_to_source(1)
+    pair.before.tap.take_queued(1)
+    pair.stops()
+    pair.sends_to_source(1)
+    first = pair.leaving.take()
+    pair.draws(first)
+    assert numbers([parcel.frame for parcel in first]) == [6, 7]
+    found = pair.leaving.settle(used)
+    assert numbers([parcel.frame for parcel in found]) == [4, 5]
+    pair.arriving.carry(found)
+    assert pair.after.got_numbers() == [4, 5, 6, 7]
+    assert pair.leaving.settle(used) == ()
+    assert pair.leaving.found_back == 2
+
+
+def test_late_frames_go_to_the_end_once_the_vm_runs(pair: Pair):
+    pair.leaving.begin()
+    pair.stops()
+    pair.sends_to_source(2)
+    pair.draws([])
+    pair.sends_to_destination(1)
+    pair.arriving.run()
+    pair.arriving.carry(pair.leaving.take())
+    assert pair.after.got_numbers() == [2, 0, 1]
+    assert pair.arriving.count().late >= 2
+
+
+def test_a_frame_that_was_flooded_to_both_hosts_is_given_once(pair: Pair):
+    """A bridge that does not learn sends every frame everywhere, and everybody does so with broadcasts."""
+    pair.leaving.begin()
+    pair.stops()
+    for host, port in ((pair.net.switch, "p-a"), (pair.net.switch, "p-b"), (pair.net.b, "up0")):
+        host.ip("link", "set", port, "type", "bridge_slave", "learning", "off", "flood", "on")
+        host.ip("link", "set", "br0", "type", "bridge", "fdb_flush")
+    pair.arriving.draw([])
+    pair.client.send(numbered(100, "ff:ff:ff:ff:ff:ff"))
+    for _ in range(2):
+        pair.client.send(numbered(101))  # twice the same on purpose: both are for the guest
+    expected = [100, 101, 101]
+    pair.net.wait_until(lambda: numbers(pair.at_destination.read())[-3:] == expected, "frames at the destination")
+    came: list[Parcel] = []
+
+    def at_the_source() -> bool:
+        came.extend(pair.leaving.take())
+        return numbers([parcel.frame for parcel in came]) == expected
+
+    pair.net.wait_until(at_the_source, "frames at the source")
+    pair.arriving.carry(came)
+    assert pair.after.got_numbers() == expected
+    assert pair.arriving.count().seen_here >= 3
+
+
+def test_the_vm_stays_and_gets_what_went_to_the_destination(pair: Pair):
+    pair.leaving.begin()
+    pair.stops()
+    pair.sends_to_source(2)
+    pair.draws(pair.leaving.take())
+    pair.sends_to_destination(2)
+    back = pair.arriving.take_back()
+    assert numbers([parcel.frame for parcel in back]) == [2, 3]  # what was carried there never left the source's tap
+    for parcel in back:
+        pair.leaving.watch.put(parcel)
+    assert pair.before.got_numbers() == [0, 1, 2, 3]
+    assert numbers([parcel.frame for parcel in pair.arriving.take_back()]) == []
+
+
+def test_qemu_finds_the_decoy_and_what_was_gathered_before_is_gone(pair: Pair):
+    pair.client.send(numbered(7, "ff:ff:ff:ff:ff:ff"))
+    pair.net.wait_until(lambda: pair.before.got_numbers() == [7], "a broadcast")
+    pair.arriving.occupy()
+    pair.client.send(numbered(8, "ff:ff:ff:ff:ff:ff"))
+    pair.net.wait_until(lambda: pair.before.got_numbers() == [7, 8], "another")
+    length = pair.here.header_bytes()
+    assert [read[length:] for read in pair.here.take_queued(1)] == [DECOY.frame]  # as QEMU does, which reads no more
+    pair.draws([Parcel(0, 1, bytes(10), numbered(9))])
+    assert pair.after.got_numbers() == [9]
+
+
+def test_a_full_tap_is_told(net: Any):
+    tap = net.b.run(Tap.open, "bscdst", "br0", queue_frames=4)
+    with tap, net.b.run(TapWatch, "bscdst", 0):
+        arriving = net.b.run(ArrivingTap, tap, 0)
+        arriving.draw([Parcel(0, number, bytes(10), numbered(number)) for number in range(6)])
+        assert arriving.count().lost == 2
+        assert Guest(tap).got_numbers() == [0, 1, 2, 3]
+        arriving.close()
+
+
+def segments(length: int) -> bytes:
+    """A TCP frame of IPv4 as large as segmentation offload makes it, its checksum left to the hardware."""
+    ip = struct.pack("!BBHHHBBHII", 0x45, 0, length - 14, 1, 0x4000, 64, 6, 0, 0x0A4D0001, 0x0A4D0032)
+    tcp = struct.pack("!HHIIBBHHH", 5000, 7, 1, 1, 0x50, 0x10, 1024, 0, 0)
+    return (mac_bytes(GUEST) + mac_bytes(CLIENT) + b"\x08\x00" + ip + tcp).ljust(length, b"\xa5")
+
+
+@pytest.mark.parametrize("header_bytes", [10, 12])
+def test_a_frame_larger_than_the_mtu_keeps_its_header(net: Any, header_bytes: int):
+    """As a guest on the same host sends it: neither cut nor summed up yet, which the virtio header says."""
+    frame = segments(6000)
+    header = struct.pack("=BBHHHH", 1, 1, 54, 1448, 34, 16)  # needs a checksum; TCP over IPv4 in pieces of 1448 bytes
+    taps = [net.tap(net.a, "bscsrc"), net.tap(net.b, "bscdst")]
+    for tap in taps:
+        fcntl.ioctl(tap.fileno(), TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_TSO4)
+        fcntl.ioctl(tap.fileno(), TUNSETVNETHDRSZ, struct.pack("i", header_bytes))
+    leaving = net.a.run(LeavingTap, taps[0], mac_bytes(GUEST), 0)
+    arriving = net.b.run(ArrivingTap, taps[1], 0)
+    leaving.begin()
+    leaving.stopped(time.time_ns() // 1000)
+    with net.a.run(TapWatch, "bscsrc", 0) as neighbour:
+        assert neighbour.put(Parcel(0, 0, header, frame))
+    (parcel,) = (parcel for parcel in leaving.take() if len(parcel.frame) == len(frame))
+    assert (parcel.header, parcel.frame) == (header, frame)
+    arriving.draw([parcel])
+    (read,) = (read for read in taps[1].take_queued() if len(read) > len(frame))
+    assert read[:10] == header
+    assert read[header_bytes:] == frame
+    leaving.close()
+    arriving.close()
+
+
+@pytest.mark.parametrize("filtering", [False, True])
+def test_a_vlan_tag_goes_along(net: Any, filtering: bool):
+    """The kernel keeps the tag beside the frame; the tap's reader finds it in its place."""
+    there, here = net.tap(net.a, "bscsrc"), net.tap(net.b, "bscdst")
+    if filtering:
+        for host, tap in ((net.a, "bscsrc"), (net.b, "bscdst")):
+            try:
+                host.ip("link", "set", "br0", "type", "bridge", "vlan_filtering", "1")
+            except subprocess.CalledProcessError:
+                pytest.skip("this kernel's bridges do not filter VLANs")
+            for port in (tap, "up0"):
+                host.run(_vlan, port)
+    client = net.capture(net.client, "eth0")
+    leaving = net.a.run(LeavingTap, there, mac_bytes(GUEST), 0)
+    arriving = net.b.run(ArrivingTap, here, 0)
+    leaving.begin()
+    leaving.stopped(time.time_ns() // 1000)
+    plain = numbered(1, "ff:ff:ff:ff:ff:ff")
+    tagged = plain[:12] + bytes.fromhex("81000005") + plain[12:]
+    client.send(tagged)
+    came: list[Parcel] = []
+    net.wait_until(lambda: came.extend(leaving.take()) or tagged in [each.frame for each in came], "the frame")
+    arriving.draw(came)
+    assert tagged in Guest(here).runs()
+    leaving.close()
+    arriving.close()
+
+
+def _vlan(port: str) -> None:
+    subprocess.run(["bridge", "vlan", "add", "dev", port, "vid", "5"], check=True)
+
+
+def test_the_watch_tells_when_a_frame_came(net: Any):
+    net.tap(net.a, "bscsrc")
+    with net.a.run(TapWatch, "bscsrc", 0) as watch:
+        client = net.capture(net.client, "eth0")
+        client.send(numbered(0, "ff:ff:ff:ff:ff:ff"))
+        watch.begin()
+        before_us = time.time_ns() // 1000
+        client.send(numbered(1, "ff:ff:ff:ff:ff:ff"))
+        seen: list[Any] = []
+        net.wait_until(lambda: seen.extend(watch.read()) or seen, "a frame")
+        assert 1 in numbers([each.parcel.frame for each in seen])
+        assert before_us <= seen[-1].at_us <= time.time_ns() // 1000
