@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, assert_never
 
@@ -31,7 +31,7 @@ from bascule.migration.model import Decision, Mode
 from bascule.migration.ownership import BY_WORD_EPOCHS
 from bascule.migration.register import Ballot
 from bascule.network.first_frame import FirstFrameWatch
-from bascule.network.handover.parcel import Parcel, unpack
+from bascule.network.handover.parcel import unpack
 from bascule.network.receive_queue import bound_receive_queue
 from bascule.network.tap import DEFAULT_QUEUE_FRAMES
 from bascule.qemu.migration_control import MigrationControl, MigrationParameters, tcp_uri
@@ -46,6 +46,7 @@ ANSWER_WITHIN_S = 8.0
 LOOK_S = 5.0  # as long as QEMU may take to load what has already reached this host
 LOOK_AGAIN_S = 0.25
 RUN_FIRST_S = 0.02
+RECEIVES = (destination.Receiving, destination.Loaded, destination.Taking, destination.Starting)
 SETTLED = (destination.Ran, destination.Discarding, destination.Discarded)
 
 
@@ -81,7 +82,6 @@ class DestinationMove:
         self._addresses: object = None  # the guest's, as the source has learned them
         self._queue_frames = queue_frames
         self._frames: FramesIn | None = None
-        self._first_frames: Sequence[Parcel] = ()
         self._log = structlog.get_logger().bind(move=self.move.id, vm=self.move.vm)
 
     # --- the life of the move ----------------------------------------------------------------------------------------
@@ -187,8 +187,10 @@ class DestinationMove:
         """The source says that the VM stands still; `frames` for it have come there since."""
         if isinstance(self.state, destination.Receiving | destination.Loaded):
             self._host.urgency.hold(f"{self.move.id} in")
-        with suppress(BasculeError):  # frames are beside the move
-            self._first_frames = unpack(frames)
+        if self._frames is not None and isinstance(self.state, RECEIVES):
+            # At once: the source goes on sending frames, and the state may be complete before a command comes to run.
+            with suppress(BasculeError):  # frames are beside the move
+                self._frames.draw(unpack(frames))
         self.deliver(facts.StopNotice())
 
     async def take(self, state_file: str | None, *, last_copy: bool) -> dict[str, Any]:
@@ -381,7 +383,7 @@ class DestinationMove:
         if isinstance(self.state, destination.Starting):
             await self._run_first()
         if isinstance(self.state, destination.Receiving | destination.Loaded) and self._frames is not None:
-            self._frames.draw(self._first_frames)
+            self._frames.draw()
         self._times.setdefault("announced", wall_us())  # the first: frames are drawn here from then on
         await self._incoming.announce()
 

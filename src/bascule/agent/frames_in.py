@@ -67,7 +67,7 @@ class FramesIn:
         self._drawn = True
         with self._beside():
             for tap in self._taps:
-                tap.draw([parcel for parcel in parcels if parcel.nic == tap.nic], keep=self._adopted)
+                tap.draw([parcel for parcel in parcels if parcel.nic == tap.nic], keep=self._adopted or tap.running)
 
     def carry(self, parcels: Sequence[Parcel]) -> dict[str, int]:
         """Put frames in that the source sends after; return what became of all so far."""

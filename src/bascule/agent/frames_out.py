@@ -34,21 +34,18 @@ from bascule.network.frames import mac_bytes
 from bascule.network.handover.leaving import LeavingTap
 from bascule.network.handover.parcel import Parcel, identity, pack
 from bascule.network.tap import DEFAULT_QUEUE_FRAMES, LONGEST_QUEUE_FRAMES
+from bascule.qemu.receive_ring import ReceiveRing
 
 LOOK_S = 0.01
 WARM_UP_S = 0.25  # a guest that has just arrived is slow at first
 TOO_MANY = 300  # frames in one look: watching them takes a tenth of a processor
-SAMPLE_EVERY = 2  # looks
-SAMPLE_SETTLED_EVERY = 20
 CARRY_S = 0.001
 CARRY_SLOWLY_S = 0.01
 SOON_S = 0.05  # as long frames come late by milliseconds, because the network has just learned
 SEND_DEADLINE_S = 2.0
-SAMPLE_DEADLINE_S = 2.0
 FINISH_S = 0.5
 FIRST_BATCH_BYTES = 24_000  # with the notice, which must not wait for more
 BATCH_FRAMES = 500
-RECEIVE_QUEUE = "x-query-virtio-queue-status"
 
 
 class FramesOut:
@@ -60,6 +57,7 @@ class FramesOut:
         self._move = move
         self._peer = peer
         self._taps: list[LeavingTap] = []
+        self._rings: list[ReceiveRing] = []
         self._watching = asyncio.Event()
         self._near = False
         self._prepared_s = 0.0
@@ -123,18 +121,14 @@ class FramesOut:
         """Do all that takes time, until cancelled."""
         try:
             await self._watching.wait()
-            looks = 0
+            await self._find_rings()
             while not self._stopped.is_set():
                 if not self._paused:
                     self._look()
-                    settled = all(tap.reckoning.settled for tap in self._taps)
-                    if looks % (SAMPLE_SETTLED_EVERY if settled else SAMPLE_EVERY) == 0:
-                        await self._sample()
-                looks += 1
                 with suppress(TimeoutError):
                     async with asyncio.timeout(LOOK_S):
                         await self._stopped.wait()
-            await asyncio.gather(self._settle(), self._carry())
+            await self._carry()
         except Exception:  # beside the move: a fault of ours is logged, and nothing more
             self._log.exception("frames cannot be handed over")
             self._why.add("the hand-over broke off, see the log")
@@ -147,21 +141,11 @@ class FramesOut:
                 for tap in self._taps:
                     tap.pause()
 
-    async def _sample(self) -> None:
+    async def _find_rings(self) -> None:
         for tap in self._taps:
-            with self._beside(""):
-                before = tap.reads()
-                used = await self._used(tap)
-                if used is not None and not self._stopped.is_set():
-                    tap.reckoning.used_between(before, used, tap.reads())
-
-    async def _used(self, tap: LeavingTap) -> int | None:
-        """The used index of the NIC's receive queue; None where QEMU does not tell."""
-        if RECEIVE_QUEUE not in self._host.features.commands:
-            return None
-        where = {"path": f"/machine/peripheral/nic{tap.watch.nic}/virtio-backend", "queue": 0}
-        answer = await self._vm.machine.execute(RECEIVE_QUEUE, where, deadline_s=SAMPLE_DEADLINE_S)
-        return int(answer["used-idx"])
+            if (ring := await ReceiveRing.find(self._vm.machine, tap.watch.nic)) is not None:
+                tap.used = ring.used
+                self._rings.append(ring)
 
     # --- the switchover ----------------------------------------------------------------------------------------------
 
@@ -171,6 +155,7 @@ class FramesOut:
         with self._beside("the frames cannot be counted"):
             for tap in self._taps:
                 tap.stopped(at_us)
+                self._log.info("frames reckoned", nic=tap.watch.nic, **tap.reckoned())
         self._stopped.set()
 
     def first_batch(self) -> bytes:
@@ -194,17 +179,6 @@ class FramesOut:
     def _take(self) -> None:
         for tap in self._taps:
             self._unsent += tap.take()
-
-    async def _settle(self) -> None:
-        """Ask the stopped QEMU what its guest has got, and carry what QEMU dropped as well."""
-        await asyncio.gather(*(self._settle_one(tap) for tap in self._taps))
-
-    async def _settle_one(self, tap: LeavingTap) -> None:
-        with self._beside(""):
-            used = await self._used(tap)
-            if used is not None and not self._staying:
-                self._unsent += tap.settle(used)
-                self._log.info("frames reckoned", nic=tap.watch.nic, **tap.reckoned())
 
     async def _carry(self) -> None:
         loop = asyncio.get_running_loop()
@@ -293,6 +267,10 @@ class FramesOut:
         """Watch no more."""
         for tap in self._taps:
             tap.close()
+            tap.used = lambda: None
+        for ring in self._rings:
+            ring.close()
+        self._rings.clear()
 
     @contextmanager
     def _beside(self, what: str) -> Iterator[None]:

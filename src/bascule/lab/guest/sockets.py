@@ -24,10 +24,11 @@ buffer = memoryview(bytearray(65536))
 class Counters:
     """What was answered so far."""
 
-    __slots__ = ("http_requests", "tcp_bytes", "tcp_connections", "udp_datagrams")
+    __slots__ = ("http_requests", "tcp_bytes", "tcp_connections", "udp_datagrams", "udp_unanswered")
 
     def __init__(self) -> None:
         self.udp_datagrams = 0
+        self.udp_unanswered = 0
         self.tcp_connections = 0
         self.tcp_bytes = 0
         self.http_requests = 0

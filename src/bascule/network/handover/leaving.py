@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import select
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable
 
-from bascule.network.handover.counters import TapCounters
+from bascule.network.handover.counters import Counts, TapCounters
 from bascule.network.handover.parcel import Parcel
 from bascule.network.handover.reckoning import Reckoning, fills_one_buffer
 from bascule.network.handover.watch import TapWatch
@@ -22,14 +22,17 @@ MOST_SWALLOWED = 2
 
 
 class LeavingTap:
-    """One tap of a VM that is about to leave. `begin` when its stop is near, `look` often, `stopped` at STOP."""
+    """One tap of a VM that is about to leave. `begin` when its copy begins, `look` often, `stopped` at STOP.
+
+    `used` tells the used index of the guest's receive queue, and None where it is not known.
+    """
 
     def __init__(self, tap: Tap, mac: bytes, nic: int) -> None:
         """Raises `Failed` where a tap cannot be watched."""
+        self.used: Callable[[], int | None] = lambda: None
         self.watch = TapWatch(tap.name, nic)
         self.reckoning = Reckoning()
         self.found_back = 0
-        self.delivered: int | None = None  # the number of the last frame that the guest has got, once it is settled
         self.passed_over = 0  # frames for which there was no room before they were carried
         self._mac = mac
         self._counters = TapCounters(tap.name)
@@ -37,10 +40,11 @@ class LeavingTap:
         self._readable.register(tap.fileno(), select.POLLIN)
         self._kept: deque[tuple[int, int, Parcel]] = deque()  # number, when it came, the frame
         self._kept_bytes = 0
-        self._read_at_stop: int | None = None
+        self._counted = Counts(0, 0)
+        self._stopped_us: int | None = None
+        self._at_stop: tuple[int, int | None] | None = None  # read, used
         self._undelivered_from: int | None = None
         self._carried_up_to = 0
-        self._settled = False
 
     def begin(self) -> None:
         """See all frames from now on."""
@@ -62,19 +66,23 @@ class LeavingTap:
         self._take_in()
         if self._undelivered_from is not None:
             return self.reckoning.seen - before
-        seen, read = self.reckoning.seen, self.reads()
-        waits = bool(self._readable.poll(0))
+        seen, counts = self.reckoning.seen, self._counters.read()
+        waits, used = bool(self._readable.poll(0)), self.used()
+        still = self._counters.read() == counts
         self._take_in()
-        if not waits and self.reckoning.seen == seen and self.reads() == read:
-            self.reckoning.nothing_waits(read)
+        if counts.dropped != self._counted.dropped:
+            self.reckoning.forget()
+        self._counted = counts
+        if still and not waits and self.reckoning.seen == seen:
+            self.reckoning.nothing_waits(counts.read)
+        if still and used is not None:
+            self.reckoning.used_at(counts.read, used)
         return self.reckoning.seen - before
 
     def _take_in(self) -> None:
         for at_us, parcel in self.watch.read():
-            certain = fills_one_buffer(parcel.frame, self._mac)
-            number = self.reckoning.came(one_buffer=certain)
-            if not certain and self._undelivered_from is None:
-                self.reckoning.forget_used()
+            after_stop = self._stopped_us is not None and at_us > self._stopped_us  # these fill nothing here
+            number = self.reckoning.came(one_buffer=after_stop or fills_one_buffer(parcel.frame, self._mac))
             self._kept.append((number, at_us, parcel._replace(number=number)))
             self._kept_bytes += len(parcel.frame)
         while len(self._kept) > KEPT_FRAMES or self._kept_bytes > KEPT_BYTES:
@@ -84,14 +92,19 @@ class LeavingTap:
                 self.passed_over += 1
 
     def stopped(self, at_us: int) -> None:
-        """No vCPU runs since `at_us` on this host's wall clock, by QEMU's STOP."""
-        read = self._read_at_stop = self.reads()
+        """No vCPU runs since `at_us` on this host's wall clock, by QEMU's STOP: reckon what the guest has got."""
+        self._stopped_us = at_us
+        read, used = self._at_stop = (self.reads(), self.used())
         self._take_in()
-        after_stop = next((number for number, came_us, _ in self._kept if came_us > at_us), self.reckoning.seen + 1)
-        last_read = self.reckoning.read_up_to(read)
-        unread = after_stop if last_read is None else min(after_stop, last_read + 1)
-        self._undelivered_from = unread
-        self._carried_up_to = unread - 1
+        reckoning = self.reckoning
+        after_stop = next((number for number, came_us, _ in self._kept if came_us > at_us), reckoning.seen + 1)
+        last_read = reckoning.read_up_to(read)
+        first = after_stop if last_read is None else min(after_stop, last_read + 1)
+        delivered = None if used is None else reckoning.delivered_up_to(used)
+        if delivered is not None and first - 1 - MOST_SWALLOWED <= delivered < first:
+            first = delivered + 1
+        self._undelivered_from = first
+        self._carried_up_to = first - 1
 
     def take(self) -> list[Parcel]:
         """The frames to carry that came since the last time, in order; not the guest's own, by which it announces."""
@@ -100,17 +113,6 @@ class LeavingTap:
         if taken:
             self._carried_up_to = taken[-1].number
         return [parcel for parcel in taken if parcel.frame[6:12] != self._mac]
-
-    def settle(self, used: int) -> Sequence[Parcel]:
-        """With the used index of the stopped VM's receive queue, the frames that QEMU took from the tap and dropped."""
-        unread = self._undelivered_from
-        delivered = self.delivered = self.reckoning.delivered_up_to(used)
-        if self._settled or unread is None or delivered is None or not 0 < unread - 1 - delivered <= MOST_SWALLOWED:
-            return ()
-        self._settled = True
-        found = [parcel for number, _, parcel in self._kept if delivered < number < unread]
-        self.found_back += len(found)
-        return found
 
     def count_swallowed(self) -> None:
         """At the end: of the frames that were carried, count those that QEMU has read, which would have been lost."""
@@ -129,12 +131,11 @@ class LeavingTap:
         return {
             "seen": self.reckoning.seen,
             "ahead": self.reckoning.ahead,
-            "used_low": self.reckoning.used_low,
-            "used_high": self.reckoning.used_high,
+            "filled": self.reckoning.filled,
             "uncertain": self.reckoning.uncertain,
-            "read_at_stop": self._read_at_stop,
+            "read_at_stop": None if self._at_stop is None else self._at_stop[0],
+            "used_at_stop": None if self._at_stop is None else self._at_stop[1],
             "undelivered_from": self._undelivered_from,
-            "delivered": self.delivered,
         }
 
     def close(self) -> None:

@@ -7,11 +7,15 @@ Three numbers count the same stream, each seen at other moments:
     used       buffers that QEMU has filled for the guest, the used index of its receive queue (modulo 65536)
 
 While the VM runs, `seen - read` is constant whenever nothing waits in the tap, and `used - read` is constant as long as
-each frame fills one buffer; both constants are narrowed down by sampling. At STOP the numbers part: QEMU may read one
-frame into a queue of its own while it stops the vCPUs, and drop it, and reads one more as soon as its main loop goes
-on, which it keeps for a guest that never runs here again. Seen in moves at 1 kHz on QEMU 7.2 and 10.0: always the
-second, and the first in one of ten. The frames between what the guest has got and what is still to be read are those
-that QEMU swallowed, and they are found back here.
+each frame fills one buffer; both constants are learned by sampling. At STOP the numbers part: QEMU may read one frame
+into a queue of its own while it stops the vCPUs, and drop it, and reads one more as soon as its main loop goes on,
+which it keeps for a guest that never runs here again. Seen in moves at 1 kHz on QEMU 7.2 and 10.0: always the second,
+and the first in one of ten. The frames between what the guest has got and what is still to be read are those that QEMU
+swallowed, and they are found back here.
+
+A sample may catch a frame between two counts: seen but not yet in the tap, or read but not yet given to the guest.
+Each makes its difference wrong to one side only, so the smallest `seen - read` and the largest `used - read` are right.
+A sample that was never caught right makes delivered frames too many, never too few: a frame is lost, none comes twice.
 
 What is certain without `used`: a frame that came after STOP, by the kernel's clock and QEMU's, which are one, was not
 delivered; nor was one that is not even read. Without `used` the others count as delivered.
@@ -38,14 +42,13 @@ def fills_one_buffer(frame: bytes, mac: bytes) -> bool:
 class Reckoning:
     """The counts of one tap. Numbers of frames are those of the watch, from 1.
 
-    `ahead`: `seen - read` with nothing waiting. `used_low`, `used_high`: bounds of `used - read`, unwrapped.
+    `ahead`: `seen - read` with nothing waiting; `filled`: `used - read`, unwrapped. None: not known.
     """
 
     seen: int = 0
     uncertain: int = 0  # the last frame of which it is not certain that it fills one buffer
     ahead: int | None = None
-    used_low: int | None = None
-    used_high: int | None = None
+    filled: int | None = None
     _used: int | None = None  # the last one, unwrapped
 
     def came(self, *, one_buffer: bool) -> int:
@@ -53,30 +56,24 @@ class Reckoning:
         self.seen += 1
         if not one_buffer:
             self.uncertain = self.seen
+            self.filled = None
         return self.seen
 
     def nothing_waits(self, read: int) -> None:
         """All frames that were seen have been read, and `read` in all."""
-        self.ahead = self.seen - read
+        ahead = self.seen - read
+        self.ahead = ahead if self.ahead is None else min(self.ahead, ahead)
 
-    def used_between(self, read_before: int, used: int, read_after: int) -> None:
-        """The used index was `used`, at a moment between two readings of the tap's counter."""
-        unwrapped = self._unwrapped(used)
-        low, high = unwrapped - read_after, unwrapped - read_before
-        if self.used_low is not None and self.used_high is not None:
-            low, high = max(low, self.used_low), min(high, self.used_high)
-        if low > high:  # a frame filled more or less than one buffer: what was known before it is worth nothing
-            low, high = unwrapped - read_after, unwrapped - read_before
-        self.used_low, self.used_high = low, high
+    def used_at(self, read: int, used: int) -> None:
+        """The used index was `used` while `read` frames had been read."""
+        filled = self._unwrapped(used) - read
+        last_read = self.read_up_to(read)
+        if last_read is not None and last_read >= self.uncertain:
+            self.filled = filled if self.filled is None else max(self.filled, filled)
 
-    @property
-    def settled(self) -> bool:
-        """Whether both constants are known."""
-        return self.ahead is not None and self.used_low is not None and self.used_low == self.used_high
-
-    def forget_used(self) -> None:
-        """A frame came that may fill any number of buffers: begin anew."""
-        self.used_low = self.used_high = None
+    def forget(self) -> None:
+        """Frames found the tap full: they were seen and are never read."""
+        self.ahead = self.filled = None
 
     def read_up_to(self, read: int) -> int | None:
         """The number of the last frame that was read when the tap's counter said `read`."""
@@ -84,9 +81,9 @@ class Reckoning:
 
     def delivered_up_to(self, used: int) -> int | None:
         """The number of the last frame that the guest has got, by the used index after STOP. None: not known."""
-        if self.ahead is None or self.used_low is None or self.used_low != self.used_high:
+        if self.ahead is None or self.filled is None:
             return None
-        return self._unwrapped(used) - self.used_low + self.ahead
+        return self._unwrapped(used) - self.filled + self.ahead
 
     def _unwrapped(self, used: int) -> int:
         if self._used is None:

@@ -37,13 +37,10 @@ class Story:
         self.waiting -= frames
         self.read += frames
 
-    def sample(self, meanwhile: int) -> None:
-        """Ask for the used index while `meanwhile` more frames are delivered, some before it and some after."""
-        before = self.read
-        self.delivers(meanwhile // 2)
-        used = self.used % USED_MODULUS
-        self.delivers(meanwhile - meanwhile // 2)
-        self.reckoning.used_between(before, used, self.read)
+    def sample(self, in_hand: int) -> None:
+        """Ask for the used index; at times while QEMU has read a frame that it has not given to the guest yet."""
+        held = min(in_hand % 2, self.waiting)
+        self.reckoning.used_at(self.read + held, self.used % USED_MODULUS)
 
     def look(self) -> None:
         if not self.waiting:
@@ -57,21 +54,26 @@ steps = st.lists(st.tuples(st.sampled_from(["comes", "delivers", "sample", "look
 def test_what_the_guest_got_is_told_or_not_known(
     read: int, used: int, happened: list[tuple[str, int]], backlog: int, swallowed: int
 ):
+    """Once one sample has met QEMU with empty hands. Else too many count as delivered: lost, and none comes twice."""
     story = Story(read, used)
+    met = False
     for what, count in happened:
         if what == "look":
             story.look()
         else:
             getattr(story, what)(count)
+            met |= what == "sample" and story.reckoning.ahead is not None and not (count % 2 and story.waiting)
     story.comes(backlog)
     got = story.reckoning.seen - story.waiting
     story.swallows(swallowed)
-    assert story.reckoning.delivered_up_to(story.used % USED_MODULUS) in (got, None)
+    said = story.reckoning.delivered_up_to(story.used % USED_MODULUS)
+    if said is not None:
+        assert said in ((got,) if met else (got, got + 1))
     if story.reckoning.ahead is not None:
         assert story.reckoning.read_up_to(story.read) == story.reckoning.seen - story.waiting
 
 
-def test_quiet_moments_settle_it():
+def test_the_index_may_turn_over():
     story = Story(12345, 65530)
     story.look()
     for _ in range(20):
@@ -84,14 +86,12 @@ def test_quiet_moments_settle_it():
     assert story.reckoning.read_up_to(story.read) == 22
 
 
-def test_busy_moments_settle_it_together():
-    """No sample alone is certain, since frames are delivered during each."""
+def test_a_frame_that_is_seen_and_not_yet_in_the_tap():
     reckoning = Reckoning()
-    reckoning.nothing_waits(0)
-    reckoning.used_between(10, 112, 14)
-    assert reckoning.delivered_up_to(112) is None
-    reckoning.used_between(20, 118, 23)
-    assert reckoning.delivered_up_to(118) == 20
+    reckoning.nothing_waits(7)
+    reckoning.came(one_buffer=True)
+    reckoning.nothing_waits(7)  # neither waits it there nor was it read
+    assert reckoning.read_up_to(7) == 0
 
 
 def test_a_frame_in_two_buffers_spoils_what_was_known_before():
@@ -101,19 +101,25 @@ def test_a_frame_in_two_buffers_spoils_what_was_known_before():
     story.delivers(4)
     story.sample(0)
     story.reckoning.came(one_buffer=False)
-    story.reckoning.forget_used()
+    assert story.reckoning.delivered_up_to(4) is None
+    story.sample(0)
+    assert story.reckoning.delivered_up_to(4) is None  # it is not read yet
     story.read, story.used = 5, 6
-    assert story.reckoning.delivered_up_to(6) is None
     story.sample(0)
     assert story.reckoning.delivered_up_to(6) == 5
 
 
-def test_contradictory_samples_begin_anew():
-    reckoning = Reckoning()
-    reckoning.nothing_waits(0)
-    reckoning.used_between(5, 5, 5)
-    reckoning.used_between(9, 11, 9)
-    assert reckoning.delivered_up_to(12) == 10
+def test_frames_that_found_the_tap_full_are_never_read():
+    story = Story(0, 0)
+    story.look()
+    story.comes(2)
+    story.delivers(1)
+    story.waiting = 0  # the other was dropped
+    story.reckoning.forget()
+    assert story.reckoning.delivered_up_to(1) is None
+    story.look()
+    story.sample(0)
+    assert story.reckoning.delivered_up_to(1) == 2
 
 
 def test_which_frames_fill_one_buffer():
