@@ -389,11 +389,13 @@ class DestinationMove:
 
     async def _destroy(self, incoming: RunningVm) -> None:
         """End the copy here; what came for the VM meanwhile goes back to where it runs."""
-        gone = asyncio.Event()
-        if self._frames is not None:
-            self._spawn(self._frames.give_back(gone), "give frames back")
-        try:
+        if (frames := self._frames) is None:
             await self._host.machines.destroy(incoming)
+            return
+        gone = asyncio.Event()
+        self._spawn(frames.give_back(gone), "give frames back")
+        try:
+            await self._host.machines.destroy(incoming, before_taps=frames.until_quiet)
         finally:
             gone.set()
 

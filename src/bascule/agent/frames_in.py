@@ -27,6 +27,8 @@ from bascule.network.handover.parcel import Parcel, pack
 from bascule.network.tap import DEFAULT_QUEUE_FRAMES, Tap
 
 RETURN_S = 0.005
+QUIET_S = 0.3  # as long no frame has come here: the network knows that the VM is elsewhere
+QUIET_WITHIN_S = 1.5
 RETURN_DEADLINE_S = 1.0
 
 
@@ -122,6 +124,21 @@ class FramesIn:
                 async with asyncio.timeout(RETURN_S):
                     await gone.wait()
         self._log.info("frames sent back", frames=self._returned)
+
+    async def until_quiet(self) -> None:
+        """The VM does not run here: wait until its frames come to its other host again, which announces it.
+
+        Without the taps whatever still comes would be lost. A bridge that does not learn sends all frames for ever.
+        """
+        if not self._drawn or self._adopted:
+            return
+        loop = asyncio.get_running_loop()
+        give_up_s = loop.time() + QUIET_WITHIN_S
+        quiet_since_s, waited = loop.time(), -1
+        while loop.time() < min(quiet_since_s + QUIET_S, give_up_s):
+            if (now := self.tally()["waited"]) != waited:
+                quiet_since_s, waited = loop.time(), now
+            await asyncio.sleep(RETURN_S)
 
     def restore_queues(self) -> None:
         """Let the taps hold no more than usual again. It blocks: for a thread."""

@@ -155,7 +155,6 @@ class FramesOut:
         with self._beside("the frames cannot be counted"):
             for tap in self._taps:
                 tap.stopped(at_us)
-                self._log.info("frames reckoned", nic=tap.watch.nic, **tap.reckoned())
         self._stopped.set()
 
     def first_batch(self) -> bytes:
@@ -184,9 +183,13 @@ class FramesOut:
         loop = asyncio.get_running_loop()
         began_s = loop.time()
         await self._told.wait()
+        for tap in self._taps:
+            self._log.info("frames reckoned", nic=tap.watch.nic, **tap.reckoned())
         while not self._staying:
             with self._beside("the frames cannot be read"):
                 self._take()
+                for tap in self._taps:
+                    tap.look_again()
             await self._send()
             await asyncio.sleep(CARRY_S if loop.time() - began_s < SOON_S else CARRY_SLOWLY_S)
 
@@ -225,8 +228,14 @@ class FramesOut:
     # --- the VM stays ------------------------------------------------------------------------------------------------
 
     def stay(self) -> None:
-        """The VM runs on here: its frames are where they were."""
+        """The VM runs on here: its frames are where they were, but one at most that QEMU has dropped."""
+        if self._staying:
+            return
         self._staying = True
+        with self._beside("what QEMU dropped cannot be put in"):
+            for tap in self._taps:
+                dropped = tap.dropped()
+                tap.found_back = sum(tap.watch.put(parcel) for parcel in dropped)
 
     def put_back(self, parcels: list[Parcel]) -> dict[str, int]:
         """Give the guest here what came to the destination for it."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -173,13 +173,16 @@ class Machines:
         if vm.watch is not None:
             await asyncio.wait([vm.watch])
 
-    async def destroy(self, vm: RunningVm) -> None:
-        """End this copy, which was refused or runs elsewhere. The journal has been told who owns the VM."""
+    async def destroy(self, vm: RunningVm, before_taps: Callable[[], Awaitable[None]] | None = None) -> None:
+        """End this copy, which was refused or runs elsewhere. The journal has been told who owns the VM.
+
+        `before_taps` is waited for when QEMU has ended, before its taps go.
+        """
         if vm.watch is not None:
             vm.watch.cancel()
         if self._running.get(vm.uuid) is vm:
             del self._running[vm.uuid]
-        await self._end(vm)
+        await self._end(vm, before_taps)
         self._host.run_marks.forget(vm.uuid)
 
     async def _launch(
@@ -233,14 +236,15 @@ class Machines:
             self._log.warning("the end of a QEMU cannot be written", vm=vm.definition.name, why=str(error))
         await self._end(vm)
 
-    async def _end(self, vm: RunningVm) -> None:
+    async def _end(self, vm: RunningVm, before_taps: Callable[[], Awaitable[None]] | None = None) -> None:
         vm.let_go()
         try:
             await vm.machine.quit()
+            if before_taps is not None:
+                await before_taps()
             await vm.machine.discard()
         finally:
-            for tap in vm.taps:
-                tap.close()
+            await asyncio.to_thread(_close_all, vm.taps)
 
     # --- incoming ----------------------------------------------------------------------------------------------------
 
@@ -315,6 +319,11 @@ class Machines:
             for tap in vm.taps:
                 tap.close()
         self._running.clear()
+
+
+def _close_all(taps: Sequence[Tap]) -> None:
+    for tap in taps:
+        tap.close()
 
 
 def _explained(attempted: str, error: BasculeError) -> BasculeError:

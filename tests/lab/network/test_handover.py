@@ -177,6 +177,35 @@ def test_what_qemu_drops_while_it_stops_is_found_back_by_the_receive_queue(pair:
     assert pair.leaving.found_back == 2
 
 
+@pytest.mark.parametrize("reads", [1, 2])
+def test_what_qemu_dropped_is_known_for_a_vm_that_stays(pair: Pair, reads: int):
+    """Of two frames that it took it has dropped the first; whether it keeps a single one is not known."""
+    pair.leaving.used = lambda: 7
+    pair.leaving.begin()
+    pair.leaving.look()
+    pair.stops()
+    pair.sends_to_source(3)
+    pair.before.tap.take_queued(reads)
+    pair.leaving.look_again()
+    dropped = numbers([parcel.frame for parcel in pair.leaving.dropped()])
+    assert dropped == ([0] if reads == 2 else [])
+
+
+def test_what_is_read_once_the_vm_runs_again_was_not_dropped(pair: Pair):
+    used = 7
+    pair.leaving.used = lambda: used
+    pair.leaving.begin()
+    pair.leaving.look()
+    pair.stops()
+    pair.sends_to_source(3)
+    pair.before.tap.take_queued(1)
+    pair.leaving.look_again()
+    used = 8  # QEMU gives it what it has kept, then reads on
+    pair.before.tap.take_queued(1)
+    pair.leaving.look_again()
+    assert pair.leaving.dropped() == []
+
+
 def test_late_frames_go_to_the_end_once_the_vm_runs(pair: Pair):
     pair.leaving.begin()
     pair.stops()

@@ -9,7 +9,9 @@ from __future__ import annotations
 import select
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
+from bascule.errors import Failed
 from bascule.network.handover.counters import Counts, TapCounters
 from bascule.network.handover.parcel import Parcel
 from bascule.network.handover.reckoning import Reckoning, fills_one_buffer
@@ -45,6 +47,7 @@ class LeavingTap:
         self._at_stop: tuple[int, int | None] | None = None  # read, used
         self._undelivered_from: int | None = None
         self._carried_up_to = 0
+        self._swallowed = 0
 
     def begin(self) -> None:
         """See all frames from now on."""
@@ -116,9 +119,27 @@ class LeavingTap:
 
     def count_swallowed(self) -> None:
         """At the end: of the frames that were carried, count those that QEMU has read, which would have been lost."""
-        if self._undelivered_from is None or (last_read := self.reckoning.read_up_to(self.reads())) is None:
+        self.look_again()
+        self.found_back = min(self._swallowed, MOST_SWALLOWED)
+
+    def look_again(self) -> None:
+        """While the VM stands still: see how many frames QEMU has taken out of the tap, which it does not give it."""
+        if self._undelivered_from is None or self._at_stop is None:
             return
-        self.found_back += max(0, min(last_read - self._undelivered_from + 1, MOST_SWALLOWED))
+        with suppress(Failed):  # the tap is gone
+            last = self.reckoning.read_up_to(self.reads())
+            # If the VM runs here again, QEMU first gives it what it has kept, and reads on then.
+            if last is not None and self.used() == self._at_stop[1]:
+                self._swallowed = max(self._swallowed, last - self._undelivered_from + 1)
+
+    def dropped(self) -> list[Parcel]:
+        """The frame that QEMU has dropped while it stopped, if it did, for a VM that stays.
+
+        Of two that it took out of the tap it keeps the second. Of a single one it is not known whether it keeps it.
+        """
+        if self._swallowed != MOST_SWALLOWED or self.used() is None:
+            return []
+        return [parcel for number, _, parcel in self._kept if number == self._undelivered_from]
 
     def came_here(self) -> list[Parcel]:
         """Every frame that is remembered from STOP on: the guest finds them here if it runs here after all."""
