@@ -2,7 +2,8 @@
 
 import signal
 
-# Whoever starts the tests in the background of a shell has them ignore SIGINT, and so would each command that they type
-# Ctrl-C to: a signal that is ignored stays so in children.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# Whoever starts the tests in the background of a shell, or with nohup, has them ignore a signal, and so would each
+# command that they type Ctrl-C to or whose terminal they close: a signal that is ignored stays so in children.
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
