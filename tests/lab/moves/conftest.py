@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from bascule.lab.agents import log_tail
 from bascule.lab.guest_vm import GuestVm
 from bascule.lab.laboratory import Lab
 
@@ -84,7 +85,8 @@ class Place:
             if found := look():
                 return found
             time.sleep(0.01)
-        raise AssertionError(f"waited {PATIENCE_S:g} s for {what}")
+        logs = "\n".join(f"{host}:\n{log_tail(self.lab.host(host).places)}" for host in ("h1", "h2"))
+        raise AssertionError(f"waited {PATIENCE_S:g} s for {what}; the agents' logs end with\n{logs}")
 
     def state(self, host: str) -> str:
         """Return the guest's state on a host, or `absent`."""
