@@ -21,7 +21,7 @@ from bascule.lab.laboratory import Lab
 from bascule.lab.names import namespace
 from bascule.network.outage import Outage, outage_between
 from bascule.network.probe.session import ProbeSession
-from harness.redis_image import PORT as REDIS_PORT
+from harness.programs import NATIVE_ECHO_PORT, REDIS_PORT
 from harness.workloads import Workload
 
 ECHO_PORT = 7
@@ -64,7 +64,8 @@ class Clients:
         self._load: subprocess.Popen[bytes] | None = None
         echo = f"{guest.address}:{ECHO_PORT}"
         self._address = guest.address
-        target = {"udp": echo} if workload.probe == "udp" else {"icmp": guest.address}
+        udp = f"{guest.address}:{NATIVE_ECHO_PORT}" if workload.native_echo else echo
+        target = {"udp": udp} if workload.probe == "udp" else {"icmp": guest.address}
         self._probe = ProbeSession.start(folder / "echo.probe", namespace=client, hz=workload.hz, **target)
         self._tcp = ProbeSession.start(folder / "tcp.probe", namespace=client, tcp=echo, hz=TCP_HZ)
         self._timeouts_before = 0
