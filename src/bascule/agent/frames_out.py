@@ -38,7 +38,7 @@ from bascule.qemu.receive_ring import ReceiveRing
 
 LOOK_S = 0.01
 WARM_UP_S = 0.25  # a guest that has just arrived is slow at first
-TOO_MANY = 300  # frames in one look: watching them takes a tenth of a processor
+TOO_MANY_PER_S = 30_000  # watching so many takes a tenth of a processor
 CARRY_S = 0.001
 CARRY_SLOWLY_S = 0.01
 SOON_S = 0.05  # as long frames come late by milliseconds, because the network has just learned
@@ -46,6 +46,11 @@ SEND_DEADLINE_S = 2.0
 FINISH_S = 0.5
 FIRST_BATCH_BYTES = 24_000  # with the notice, which must not wait for more
 BATCH_FRAMES = 500
+
+
+def too_many(came: int, passed_s: float) -> bool:
+    """Whether `came` frames in `passed_s` seconds are too many to watch for long: a look that is late finds more."""
+    return came > TOO_MANY_PER_S * max(passed_s, LOOK_S)
 
 
 class FramesOut:
@@ -63,6 +68,7 @@ class FramesOut:
         self._prepared_s = 0.0
         self._reads: list[int] = []
         self._paused = False
+        self._looked_s = 0.0
         self._stopped = asyncio.Event()
         self._told = asyncio.Event()
         self._sending = asyncio.Lock()
@@ -113,6 +119,7 @@ class FramesOut:
                 self._begin()
 
     def _begin(self) -> None:
+        self._looked_s = asyncio.get_running_loop().time()
         for tap in self._taps:
             tap.begin()
         self._watching.set()
@@ -136,7 +143,8 @@ class FramesOut:
     def _look(self) -> None:
         with self._beside("the frames cannot be counted"):
             came = sum(tap.look() for tap in self._taps)
-            if came > TOO_MANY and not self._near and not self._stopped.is_set():
+            before_s, self._looked_s = self._looked_s, asyncio.get_running_loop().time()
+            if too_many(came, self._looked_s - before_s) and not self._near and not self._stopped.is_set():
                 self._paused = True
                 for tap in self._taps:
                     tap.pause()
