@@ -7,6 +7,7 @@ memory, processor, NIC and bridge. Nothing of libvirt is configured: no TLS, no 
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -27,6 +28,7 @@ from harness.qmp_guest import UUID, machine_aliases
 
 _PATH = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
 HOST_UUIDS = {"h1": "00000000-0000-4000-8000-0000000000a1", "h2": "00000000-0000-4000-8000-0000000000a2"}
+NAMESPACES = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--")
 PRIVATE = ("/run/libvirt", "/etc/libvirt", "/var/lib/libvirt", "/var/cache/libvirt", "/var/log/libvirt")
 START_S = 20.0
 MOVE_S = 60.0
@@ -120,35 +122,58 @@ class LibvirtGuest:
         return folder
 
     def _start(self, host: str) -> subprocess.Popen[bytes]:
-        """Start a libvirtd that keeps its hands off the machine's own."""
+        """Start a libvirtd that keeps its hands off the machine's own, in namespaces for mounts and processes.
+
+        The first process of the process namespace is a shell that collects whatever ends: libvirt waits up to 15 s for
+        a QEMU that it ended and that nobody collected. When that shell ends, the kernel ends everything else in there.
+        """
         folder = self._folder(host)
-        lines = ["mount --make-rprivate /"]
+        # Without the system's /run there is no D-Bus: nothing is asked of the machine's systemd or firewall either.
+        lines = ["mount -t tmpfs -o mode=755 none /run"]
         for path in PRIVATE:
             own = folder / path.strip("/").replace("/", "-")
             own.mkdir()
-            # The mount point may have to be made, in a folder that exists on every system; it stays, empty.
-            lines.append(f"mkdir -p {path} && mount --bind {shlex.quote(str(own))} {path}")
+            lines.append(f"mkdir -p {path}; mount --bind {shlex.quote(str(own))} {path}")
+        lines += [f"mount --bind {shlex.quote(str(own))} {shlex.quote(str(usual))}" for own, usual in self._installed()]
         # All guests of the lab are emulated, and a KVM that opens but does not work ends the QEMU that libvirt asks.
         lines.append("[ ! -e /dev/kvm ] || mount --bind /dev/null /dev/kvm")
         etc = folder / "etc-libvirt"
-        (etc / "libvirtd.conf").write_text(
-            f'host_uuid = "{HOST_UUIDS[host]}"\nunix_sock_dir = "{folder}"\nauth_unix_rw = "none"\n'
-        )
-        (etc / "qemu.conf").write_text(
-            'security_driver = "none"\nuser = "root"\ngroup = "root"\ncgroup_controllers = []\nnamespaces = []\n'
-            'stdio_handler = "file"\nremember_owner = 0\n'
-        )
-        lines.append(f"exec libvirtd --config /etc/libvirt/libvirtd.conf --pid-file {shlex.quote(str(folder))}/pid")
+        for name, text in self._configuration(host).items():
+            (etc / name).write_text(text)
+        lines += ["libvirtd --config /etc/libvirt/libvirtd.conf &", "wait $!"]
         with (folder / "libvirtd.log").open("wb") as log:
             return self.lab.popen(
                 host,
-                ["unshare", "--mount", "--", "sh", "-ec", "\n".join(lines)],
+                [*NAMESPACES, "sh", "-ec", "\n".join(lines)],
                 env={"PATH": _PATH},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
+
+    def _configuration(self, host: str) -> dict[str, str]:
+        """Return libvirt's own files: where it listens, and that root may do what root does."""
+        return {
+            "libvirtd.conf": f'host_uuid = "{HOST_UUIDS[host]}"\nunix_sock_dir = "{self._folder(host)}"\n'
+            'auth_unix_rw = "none"\n',
+            "qemu.conf": 'security_driver = "none"\nuser = "root"\ngroup = "root"\ncgroup_controllers = []\n'
+            'namespaces = []\nstdio_handler = "file"\nremember_owner = 0\n',
+        }
+
+    def _installed(self) -> list[tuple[Path, Path]]:
+        """Return what of the cache's QEMU is laid over the system's, as if it were installed: programs and modules.
+
+        Debian's QEMU looks for its modules in `/usr/lib` wherever it lies itself. Of a guest's run that is no part, but
+        libvirt's probe has all modules loaded (`qom-list-types`): those of another version end QEMU by an assertion, and
+        libvirt says "Unable to read from monitor". Programs too, since libvirt probes the system's as well.
+        """
+        prefix, usr = Path(self._emulator()).parents[1], Path("/usr")
+        if prefix == usr:
+            return []
+        own = [*prefix.glob("bin/qemu-system-*"), *prefix.glob("lib/*/qemu")]
+        pairs = [(path, usr / path.relative_to(prefix)) for path in own]
+        return [(path, usual) for path, usual in pairs if usual.exists()]
 
     def _wait(self, host: str) -> None:
         deadline = time.monotonic() + START_S
@@ -159,8 +184,11 @@ class LibvirtGuest:
         raise Failed(f"libvirtd of {host} did not start: {(self._folder(host) / 'libvirtd.log').read_text()[-500:]}")
 
     def _end_daemons(self) -> None:
+        """End each libvirtd with its namespace. `unshare` is gone only when all processes in there are."""
         for daemon in self._daemons.values():
-            daemon.send_signal(signal.SIGTERM)
+            with suppress(FileNotFoundError, ProcessLookupError):
+                for child in Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split():
+                    os.kill(int(child), signal.SIGKILL)
         for daemon in self._daemons.values():
             try:
                 daemon.wait(10)
