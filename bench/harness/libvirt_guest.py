@@ -2,7 +2,8 @@
 
 Each libvirtd runs in a mount namespace where the folders that it writes to lie in the lab's directory, so that neither
 the machine's libvirt, if it runs, nor the other one's is touched. QEMU is the lab's; the guest has the same kernel,
-memory, processor, NIC and bridge. Nothing of libvirt is configured: no TLS, no bandwidth, no post-copy, no locks.
+memory, processor, NIC and bridge. Nothing of libvirt's migration is configured: no TLS, no bandwidth, no post-copy.
+What is configured, the domain's XML and what libvirt says its limits are, is in `settings`, for the page.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from harness.qmp_guest import UUID, machine_aliases
 _PATH = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
 HOST_UUIDS = {"h1": "00000000-0000-4000-8000-0000000000a1", "h2": "00000000-0000-4000-8000-0000000000a2"}
 NAMESPACES = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--")
-PRIVATE = ("/run/libvirt", "/etc/libvirt", "/var/lib/libvirt", "/var/cache/libvirt", "/var/log/libvirt")
+CACHE = "/var/cache/libvirt"  # what QEMU can, by its probe; kept from one guest to the next
+PRIVATE = ("/run/libvirt", "/etc/libvirt", "/var/lib/libvirt", CACHE, "/var/log/libvirt")
 START_S = 20.0
 MOVE_S = 60.0
 ANSWER_S = 20.0
@@ -49,6 +51,7 @@ class LibvirtGuest:
         self.lab, self.guest = lab, guest
         self._binary = binary
         self._host = HOSTS[0]
+        self.settings: dict[str, str] = {}
         self._runs = False
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
         self._listeners: dict[str, subprocess.Popen[bytes]] = {}
@@ -75,8 +78,9 @@ class LibvirtGuest:
         domain = self._folder(HOSTS[0]) / "domain.xml"
         console.unlink(missing_ok=True)
         domain.write_text(self._xml(console))
-        self._virsh(HOSTS[0], "create", str(domain))
         self._host, self._runs = HOSTS[0], True
+        self._virsh(HOSTS[0], "create", str(domain))
+        self.settings = self._settings(domain.read_text())
         for host in HOSTS:
             self._listeners[host] = self._listen(host)
         self.guest.wait_ready(console)
@@ -115,6 +119,13 @@ class LibvirtGuest:
         """The version of libvirt."""
         return self._run(HOSTS[0], "--version").stdout.strip()
 
+    def _settings(self, domain: str) -> dict[str, str]:
+        """Return everything that was set, and what libvirt itself says of it, by what it is."""
+        says = [("version",), ("migrate-getspeed", self.guest.name), ("migrate-getmaxdowntime", self.guest.name)]
+        said = "".join(f"# virsh {' '.join(words)}\n{self._virsh(HOSTS[0], *words).strip()}\n" for words in says)
+        files = {"domain.xml": domain, **self._configuration(HOSTS[0]), "what libvirt says": said}
+        return {name: text.replace(str(self.lab.places.directory), "LAB") for name, text in files.items()}
+
     def _folder(self, host: str) -> Path:
         folder = self.lab.places.directory / f"libvirt-{host}"
         folder.mkdir(exist_ok=True)
@@ -128,11 +139,14 @@ class LibvirtGuest:
         a QEMU that it ended and that nobody collected. When that shell ends, the kernel ends everything else in there.
         """
         folder = self._folder(host)
+        (folder / "libvirt-sock").unlink(missing_ok=True)
         # Without the system's /run there is no D-Bus: nothing is asked of the machine's systemd or firewall either.
         lines = ["mount -t tmpfs -o mode=755 none /run"]
         for path in PRIVATE:
             own = folder / path.strip("/").replace("/", "-")
-            own.mkdir()
+            if path != CACHE:
+                shutil.rmtree(own, ignore_errors=True)  # of the guest before
+            own.mkdir(exist_ok=True)
             lines.append(f"mkdir -p {path}; mount --bind {shlex.quote(str(own))} {path}")
         lines += [f"mount --bind {shlex.quote(str(own))} {shlex.quote(str(usual))}" for own, usual in self._installed()]
         # All guests of the lab are emulated, and a KVM that opens but does not work ends the QEMU that libvirt asks.
@@ -164,9 +178,9 @@ class LibvirtGuest:
     def _installed(self) -> list[tuple[Path, Path]]:
         """Return what of the cache's QEMU is laid over the system's, as if it were installed: programs and modules.
 
-        Debian's QEMU looks for its modules in `/usr/lib` wherever it lies itself. Of a guest's run that is no part, but
-        libvirt's probe has all modules loaded (`qom-list-types`): those of another version end QEMU by an assertion, and
-        libvirt says "Unable to read from monitor". Programs too, since libvirt probes the system's as well.
+        Debian's QEMU looks for its modules in `/usr/lib` wherever it lies itself. Guests need none, but libvirt's probe
+        has all of them loaded (`qom-list-types`): those of another version end QEMU by an assertion, and libvirt says
+        "Unable to read from monitor". Programs too, since libvirt probes the system's as well.
         """
         prefix, usr = Path(self._emulator()).parents[1], Path("/usr")
         if prefix == usr:
@@ -201,7 +215,10 @@ class LibvirtGuest:
         return f"qemu+unix:///system?socket={self._folder(host)}/libvirt-sock"
 
     def _run(self, host: str, *words: str, timeout_s: float = ANSWER_S) -> subprocess.CompletedProcess[str]:
-        return self.lab.run(host, ["virsh", "--connect", self._uri(host), *words], timeout_s=timeout_s)
+        try:
+            return self.lab.run(host, ["virsh", "--connect", self._uri(host), *words], timeout_s=timeout_s)
+        except subprocess.TimeoutExpired as late:
+            raise Failed(f"virsh {words[0]} did not end within {timeout_s:g} s") from late
 
     def _virsh(self, host: str, *words: str) -> str:
         done = self._run(host, *words)
@@ -249,7 +266,7 @@ class LibvirtGuest:
   <cpu mode='custom' match='exact' check='none'><model>{escape(definition.cpu)}</model></cpu>
   <on_poweroff>destroy</on_poweroff>
   <devices>
-    <emulator>{escape(str(self._emulator()))}</emulator>
+    <emulator>{escape(str(self._emulator_inside()))}</emulator>
     <controller type='usb' model='none'/>
     <interface type='bridge'>
       <source bridge={quoteattr(nic.bridge)}/>
@@ -264,6 +281,11 @@ class LibvirtGuest:
   </devices>
 </domain>
 """
+
+    def _emulator_inside(self) -> str:
+        """Return the same program where libvirt has probed it already."""
+        found = {str(own): str(usual) for own, usual in self._installed()}
+        return found.get(self._emulator(), self._emulator())
 
     def _emulator(self) -> str:
         return self._binary if self._binary.startswith("/") else str(shutil.which(self._binary))

@@ -11,8 +11,9 @@ from harness.policies import LIFTED, Policy
 OURS, VIRSH = "bascule", "virsh"
 OURS_SETTINGS = "`bascule migrate guest h2 --json`, nothing else: the longest blackout 100 ms, the deadline 10 minutes"
 VIRSH_SETTINGS = (
-    "`virsh migrate --live guest qemu+unix://… tcp://…` between two libvirtd, nothing configured: the settings are "
-    "those of the row before, the messages between the two daemons are real"
+    "`virsh migrate --live guest qemu+unix://… tcp://…` between two libvirtd, nothing of migration configured: the "
+    "settings are those of the row before, the messages between the two daemons are real. It has no bandwidth cap to "
+    "lift. Its files are below the table"
 )
 
 
@@ -47,7 +48,7 @@ def render(result: Mapping[str, Any], policies: Mapping[str, Policy]) -> str:
     ]
     for name, measured in result["workloads"].items():
         lines += _workload(name, measured, policies)
-    lines += ["## What was set", "", settings(policies.values()), ""]
+    lines += ["## What was set", "", settings(policies.values()), "", *_files(result.get("libvirt_settings", {}))]
     lines += _reading(result)
     return "\n".join(lines)
 
@@ -165,6 +166,16 @@ def settings(policies: Iterable[Policy]) -> str:
         if policy.name == "virsh-settings":
             lines.append(f"| {title_of(VIRSH, {})} (`{VIRSH}`) | {VIRSH_SETTINGS} | the distribution's libvirt |")
     return "\n".join(lines)
+
+
+def _files(files: Mapping[str, str]) -> list[str]:
+    """What the real virsh was given, word for word."""
+    if not files:
+        return []
+    lines = ["### The files of the real virsh", "", "`LAB` stands for the lab's directory.", ""]
+    for name, text in files.items():
+        lines += [f"{name}:", "", "```" + ("xml" if name.endswith(".xml") else "ini"), text.strip(), "```", ""]
+    return lines
 
 
 def _reading(result: Mapping[str, Any]) -> list[str]:

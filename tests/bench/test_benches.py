@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from bascule.lab.removal import known_labs
+from bascule.lab.newer_qemu import lab_qemu
+from bascule.lab.places import CACHE
+from bascule.lab.removal import find_remains, known_labs
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 LAST_LINE = re.compile(r"moves=(\d+) sent=(\d+) lost=(\d+) duplicated=(\d+) median_ms=([\d.]+) p99_ms=([\d.]+)")
@@ -87,22 +90,62 @@ def test_the_peers_bench(tmp_path: Path) -> None:
     assert benches_labs() <= before
 
 
+with_libvirt = pytest.mark.skipif(
+    any(shutil.which(name, path="/usr/sbin:/usr/bin") is None for name in ("libvirtd", "virsh")),
+    reason="libvirt is not installed",
+)
+
+
 @pytest.mark.lab
-def test_an_interrupted_bench_leaves_nothing() -> None:
+@with_libvirt
+def test_the_real_virsh_is_a_row_with_all_its_settings(tmp_path: Path) -> None:
     before = benches_labs()
-    argv = [str(BENCH / "outage"), "--moves", "50", "--memory", "512"]
+    figures, page = tmp_path / "peers.json", tmp_path / "peers.md"
+    options = ["--workload", "idle", "--moves", "2", "--memory", "512", "--json", str(figures), "--markdown", str(page)]
+    done = bench("peers", "--rows", "virsh", *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    moves = json.loads(figures.read_text())["workloads"]["idle"]["rows"].get("virsh")
+    assert moves, done.stdout  # a row that does not work is left out
+    assert [move["outcome"] for move in moves] == ["completed", "completed"]
+    assert all(move["blackout_ms"] > 0 and move["sent"] > 0 for move in moves)
+    text = page.read_text()
+    assert "| virsh migrate --live, the real one | 2 of 2 |" in text
+    assert "<interface type='bridge'>" in text
+    assert f"Running hypervisor: QEMU {lab_qemu_version()}" in text
+    assert benches_labs() <= before
+
+
+def lab_qemu_version() -> str:
+    said = subprocess.run([lab_qemu(CACHE), "--version"], capture_output=True, text=True, check=True).stdout
+    return said.split()[3]
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize(
+    ("name", "options", "first"),
+    [
+        ("outage", ["--moves", "50"], "1/50"),
+        pytest.param(
+            "peers", ["--moves", "50", "--rows", "virsh", "--workload", "idle"], "idle 1/50", marks=with_libvirt
+        ),
+    ],
+)
+def test_an_interrupted_bench_leaves_nothing(name: str, options: list[str], first: str) -> None:
+    before = benches_labs()
+    argv = [str(BENCH / name), "--memory", "512", *options]
     process = subprocess.Popen(
         argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
     said = ""
-    while not said.startswith("1/50"):
+    while not said.startswith(first):
         said = process.stdout.readline()
         assert said, process.communicate()
     process.send_signal(signal.SIGINT)
     _, complaints = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "nothing is left behind" in complaints
+    assert not find_remains(f"{name}{process.pid}")
     assert benches_labs() <= before
 
 
