@@ -60,7 +60,7 @@ def _workload(name: str, measured: Mapping[str, Any], policies: Mapping[str, Pol
     lines = [
         f"## {measured['title'][0].upper()}{measured['title'][1:]}",
         "",
-        f"`bench/peers --workload {name} --moves {measured['moves']}`, {measured['at'][:16].replace('T', ' ')} UTC, "
+        f"`{_command(name, measured)}`, {measured['at'][:16].replace('T', ' ')} UTC, "
         f"patience {measured['patience_s']:g} s.",
         "",
         f"| row | completed | total, s | blackout, ms | longest silence, ms | lost |{stall}",
@@ -81,6 +81,13 @@ def _workload(name: str, measured: Mapping[str, Any], policies: Mapping[str, Pol
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", _still(measured["still"]), *_against(measured["rows"], policies), *_data(measured["rows"]), ""]
     return lines
+
+
+def _command(name: str, measured: Mapping[str, Any]) -> str:
+    """What measures a workload again."""
+    asked = measured.get("asked", "all")
+    rows = "" if asked == "all" else f" --rows {asked}"
+    return f"bench/peers --workload {name} --moves {measured['moves']}{rows}"
 
 
 def completed(moves: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -179,10 +186,7 @@ def _files(files: Mapping[str, str]) -> list[str]:
 
 
 def _reading(result: Mapping[str, Any]) -> list[str]:
-    commands = [
-        f"bench/peers --workload {name} --moves {one['moves']} --json peers.json"
-        for name, one in result["workloads"].items()
-    ]
+    commands = [f"{_command(name, one)} --json peers.json" for name, one in result["workloads"].items()]
     return [READING.replace("COMMANDS", "\n".join(commands))]
 
 
