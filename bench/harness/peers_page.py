@@ -87,7 +87,9 @@ def _command(name: str, measured: Mapping[str, Any]) -> str:
     """What measures a workload again."""
     asked = measured.get("asked", "all")
     rows = "" if asked == "all" else f" --rows {asked}"
-    return f"bench/peers --workload {name} --moves {measured['moves']}{rows}"
+    a_boot = measured.get("a_boot", 1)
+    several = "" if a_boot == 1 else f" --a-boot {a_boot}"
+    return f"bench/peers --workload {name} --moves {measured['moves']}{several}{rows}"
 
 
 def completed(moves: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
