@@ -1,7 +1,8 @@
 """The real `virsh migrate --live`: two libvirtd in two of the lab's hosts, each with files of its own.
 
 Each libvirtd runs in a mount namespace where the folders that it writes to lie in the lab's directory, so that neither
-the machine's libvirt, if it runs, nor the other one's is touched. QEMU is the lab's; the guest has the same kernel,
+the machine's libvirt, if it runs, nor the other one's is touched, and in a process namespace, with which everything
+that it started ends, however the bench ends. QEMU is the lab's; the guest has the same kernel,
 memory, processor, NIC and bridge. Nothing of libvirt's migration is configured: no TLS, no bandwidth, no post-copy.
 What is configured, the domain's XML and what libvirt says its limits are, is in `settings`, for the page.
 """
