@@ -266,9 +266,11 @@ class FramesOut:
         if not self._stopped.is_set() or not self._taps:
             return None
         lost = self._not_sent + len(self._unsent) + self._there.get("lost", 0)
-        for tap in self._taps:
-            lost += tap.passed_over + tap.watch.unreadable + tap.watch.count_missed()
+        not_carried = sum(tap.not_carried() for tap in self._taps)
+        lost += not_carried
         why = sorted(self._why)
+        if not_carried:
+            why.append(f"{not_carried} were too many at once, or of a kind that cannot be carried")
         if self._there.get("lost", 0):
             why.append(f"{self._there['lost']} found the tap on {self._move.destination} full")
         return {

@@ -43,6 +43,7 @@ class LeavingTap:
         self._kept: deque[tuple[int, int, Parcel]] = deque()  # number, when it came, the frame
         self._kept_bytes = 0
         self._counted = Counts(0, 0)
+        self._missed = 0  # by the watch, while the VM ran: the guest has got them all the same
         self._stopped_us: int | None = None
         self._at_stop: tuple[int, int | None] | None = None  # read, used
         self._undelivered_from: int | None = None
@@ -73,9 +74,10 @@ class LeavingTap:
         waits, used = bool(self._readable.poll(0)), self.used()
         still = self._counters.read() == counts
         self._take_in()
-        if counts.dropped != self._counted.dropped:
+        missed = self.watch.count_missed()
+        if counts.dropped != self._counted.dropped or missed != self._missed:
             self.reckoning.forget()
-        self._counted = counts
+        self._counted, self._missed = counts, missed
         if still and not waits and self.reckoning.seen == seen:
             self.reckoning.nothing_waits(counts.read)
         if still and used is not None:
@@ -97,6 +99,9 @@ class LeavingTap:
     def stopped(self, at_us: int) -> None:
         """No vCPU runs since `at_us` on this host's wall clock, by QEMU's STOP: reckon what the guest has got."""
         self._stopped_us = at_us
+        if (missed := self.watch.count_missed()) != self._missed:
+            self.reckoning.forget()
+            self._missed = missed
         read, used = self._at_stop = (self.reads(), self.used())
         self._take_in()
         reckoning = self.reckoning
@@ -121,6 +126,10 @@ class LeavingTap:
         """At the end: of the frames that were carried, count those that QEMU has read, which would have been lost."""
         self.look_again()
         self.found_back = min(self._swallowed, MOST_SWALLOWED)
+
+    def not_carried(self) -> int:
+        """How many frames came after STOP and could not be carried: too many at once, or of an unknown kind."""
+        return self.passed_over + self.watch.count_missed() - self._missed
 
     def look_again(self) -> None:
         """While the VM stands still: see how many frames QEMU has taken out of the tap, which it does not give it."""

@@ -62,8 +62,7 @@ class TapWatch:
     def __init__(self, name: str, nic: int) -> None:
         self.name = name
         self.nic = nic
-        self.missed = 0  # frames that the kernel could not show us, since there was no room for them
-        self.unreadable = 0  # frames of a kind that the kernel cannot describe by a virtio header
+        self._missed = 0
         self._buffer = bytearray(LARGEST_BYTES)
         try:
             # Protocol 0: it hears nothing before it is bound to one.
@@ -127,7 +126,7 @@ class TapWatch:
         if isinstance(error, InterruptedError):
             return True
         if error.args and error.args[0] == 22:  # EINVAL: no virtio header says what this frame is
-            self.unreadable += 1
+            self._missed += 1
             return True
         return error.errno in (100, 19) and self._readable()  # the tap went down or away: what came before is there
 
@@ -135,11 +134,11 @@ class TapWatch:
         return bool(select.select([self._socket], [], [], 0)[0])
 
     def count_missed(self) -> int:
-        """How many frames there was no room for, in all."""
+        """How many frames could not be shown, in all: there was no room, or no virtio header says what they are."""
         with suppress(OSError):
             statistics = self._socket.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8)  # reading it sets it to zero
-            self.missed += struct.unpack("=II", statistics)[1]
-        return self.missed
+            self._missed += struct.unpack("=II", statistics)[1]
+        return self._missed
 
     def put(self, parcel: Parcel) -> bool:
         """Put a frame in, for the guest. Return whether that was possible; a full tap counts it as dropped."""
