@@ -286,6 +286,21 @@ def segments(length: int) -> bytes:
     return (mac_bytes(GUEST) + mac_bytes(CLIENT) + b"\x08\x00" + ip + tcp).ljust(length, b"\xa5")
 
 
+def test_a_guest_that_never_catches_up_gets_what_came_last(net: Any):
+    """Its tap was never seen empty, so how many wait is not known, but what came beyond what can have been read is."""
+    pair = Pair(net)
+    pair.leaving.begin()
+    pair.sends_to_source(3)
+    pair.before.got += [read[pair.there.header_bytes() :] for read in pair.there.take_queued(2)]
+    pair.sends(3)
+    pair.wait_at(pair.at_source)
+    pair.stops()
+    carried = numbers([parcel.frame for parcel in pair.leaving.take()])
+    assert carried == [5]
+    assert not set(carried) & set(numbers(pair.before.got))
+    pair.close()
+
+
 @pytest.mark.parametrize("header_bytes", [10, 12])
 def test_a_frame_larger_than_the_mtu_keeps_its_header(net: Any, header_bytes: int):
     """As a guest on the same host sends it: neither cut nor summed up yet, which the virtio header says."""

@@ -78,6 +78,7 @@ class LeavingTap:
         if counts.dropped != self._counted.dropped or missed != self._missed:
             self.reckoning.forget()
         self._counted, self._missed = counts, missed
+        self.reckoning.some_may_wait(counts.read)
         if still and not waits and self.reckoning.seen == seen:
             self.reckoning.nothing_waits(counts.read)
         if still and used is not None:
@@ -102,11 +103,15 @@ class LeavingTap:
         if (missed := self.watch.count_missed()) != self._missed:
             self.reckoning.forget()
             self._missed = missed
-        read, used = self._at_stop = (self.reads(), self.used())
+        counts, used = self._counters.read(), self.used()
+        read = counts.read
+        self._at_stop = (read, used)
         self._take_in()
         reckoning = self.reckoning
         after_stop = next((number for number, came_us, _ in self._kept if came_us > at_us), reckoning.seen + 1)
-        last_read = reckoning.read_up_to(read)
+        last_read = reckoning.read_at_most_up_to(read)
+        if last_read is not None:
+            last_read += counts.dropped - self._counted.dropped  # seen since the last look, and never read
         first = after_stop if last_read is None else min(after_stop, last_read + 1)
         delivered = None if used is None else reckoning.delivered_up_to(used)
         if delivered is not None and first - 1 - MOST_SWALLOWED <= delivered < first:

@@ -17,6 +17,9 @@ A sample may catch a frame between two counts: seen but not yet in the tap, or r
 Each makes its difference wrong to one side only, so the smallest `seen - read` and the largest `used - read` are right.
 A sample that was never caught right makes delivered frames too many, never too few: a frame is lost, none comes twice.
 
+A guest that cannot keep up never empties its tap. Then the smallest `seen - read` of all samples, in which `seen` was
+counted last, is what the constant cannot exceed: of the frames that wait at STOP those are known that came beyond it.
+
 What is certain without `used`: a frame that came after STOP, by the kernel's clock and QEMU's, which are one, was not
 delivered; nor was one that is not even read. Without `used` the others count as delivered.
 """
@@ -42,12 +45,14 @@ def fills_one_buffer(frame: bytes, mac: bytes) -> bool:
 class Reckoning:
     """The counts of one tap. Numbers of frames are those of the watch, from 1.
 
-    `ahead`: `seen - read` with nothing waiting; `filled`: `used - read`, unwrapped. None: not known.
+    `ahead`: `seen - read` with nothing waiting, `ahead_at_most`: with whatever waits; `filled`: `used - read`,
+    unwrapped. None: not known.
     """
 
     seen: int = 0
     uncertain: int = 0  # the last frame of which it is not certain that it fills one buffer
     ahead: int | None = None
+    ahead_at_most: int | None = None
     filled: int | None = None
     _used: int | None = None  # the last one, unwrapped
 
@@ -64,6 +69,11 @@ class Reckoning:
         ahead = self.seen - read
         self.ahead = ahead if self.ahead is None else min(self.ahead, ahead)
 
+    def some_may_wait(self, read: int) -> None:
+        """`read` frames had been read, before `seen` was counted."""
+        ahead = self.seen - read
+        self.ahead_at_most = ahead if self.ahead_at_most is None else min(self.ahead_at_most, ahead)
+
     def used_at(self, read: int, used: int) -> None:
         """The used index was `used` while `read` frames had been read."""
         filled = self._unwrapped(used) - read
@@ -73,11 +83,16 @@ class Reckoning:
 
     def forget(self) -> None:
         """Frames found the tap full: they were seen and are never read."""
-        self.ahead = self.filled = None
+        self.ahead = self.ahead_at_most = self.filled = None
 
     def read_up_to(self, read: int) -> int | None:
         """The number of the last frame that was read when the tap's counter said `read`."""
         return None if self.ahead is None else read + self.ahead
+
+    def read_at_most_up_to(self, read: int) -> int | None:
+        """As `read_up_to`, and where that is not known a number after which certainly none was read."""
+        ahead = self.ahead if self.ahead is not None else self.ahead_at_most
+        return None if ahead is None else read + ahead
 
     def delivered_up_to(self, used: int) -> int | None:
         """The number of the last frame that the guest has got, by the used index after STOP. None: not known."""

@@ -43,6 +43,7 @@ class Story:
         self.reckoning.used_at(self.read + held, self.used % USED_MODULUS)
 
     def look(self) -> None:
+        self.reckoning.some_may_wait(self.read)
         if not self.waiting:
             self.reckoning.nothing_waits(self.read)
 
@@ -128,3 +129,21 @@ def test_which_frames_fill_one_buffer():
     assert not fills_one_buffer(bytes.fromhex("3333ff000001") + bytes(50), MAC)
     assert not fills_one_buffer(bytes.fromhex("525400770033") + bytes(50), MAC)
     assert not fills_one_buffer(MAC + bytes(ONE_BUFFER_BYTES), MAC)
+
+
+@given(st.integers(0, 10**7), steps)
+def test_no_frame_counts_as_waiting_that_was_read(read: int, happened: list[tuple[str, int]]):
+    """Also with a tap that was never seen empty: what is carried then the guest has not got."""
+    story = Story(read, 0)
+    looked, emptied = False, False
+    for what, count in happened:
+        if what == "look":
+            story.look()
+            looked, emptied = True, emptied or not story.waiting
+        elif what != "sample":
+            getattr(story, what)(count)
+    last_read = story.reckoning.read_at_most_up_to(story.read)
+    assert (last_read is not None) == looked
+    if last_read is not None:
+        really = story.reckoning.seen - story.waiting
+        assert last_read == really if emptied else last_read >= really
