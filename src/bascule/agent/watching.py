@@ -14,7 +14,7 @@ from bascule.agent.probes import ElsewhereProbes
 class ProbeRequest(BaseModel):
     """How to ask, whom (as `bascule.network.probe` reads it), and how many times a second."""
 
-    kind: Literal["icmp", "arp", "udp", "tcp", "connect", "http"]
+    kind: Literal["icmp", "arp", "udp", "tcp", "bulk", "connect", "http"]
     target: str
     hz: float = Field(default=1000, gt=0, le=10_000)
 

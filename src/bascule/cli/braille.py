@@ -9,7 +9,6 @@ DOTS_HIGH = 4
 _FIRST = 0x2800
 # Unicode 15, 21.1: the bits of the dots, by row from the top and by column.
 _BITS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
-LEVELS = " ▁▂▃▄▅▆▇█"
 
 
 def bars(spans: Sequence[tuple[float, float] | None], rows: int) -> list[str]:
@@ -29,10 +28,3 @@ def bars(spans: Sequence[tuple[float, float] | None], rows: int) -> list[str]:
             from_top = dots - 1 - dot
             cells[from_top // DOTS_HIGH][column // DOTS_WIDE] |= _BITS[from_top % DOTS_HIGH][column % DOTS_WIDE]
     return ["".join(chr(_FIRST + bits) if bits else " " for bits in line) for line in cells]
-
-
-def level(share: float) -> str:
-    """One character for a share between 0 and 1; anything above 0 is seen."""
-    if share <= 0:
-        return LEVELS[0]
-    return LEVELS[min(len(LEVELS) - 1, 1 + int(share * (len(LEVELS) - 1)))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,7 +21,27 @@ if TYPE_CHECKING:
     from bascule.cli.probe_wish import Wish
 
 
-@click.command()
+class _Migrate(click.Command):
+    """Says what became of an argument that `--probe`, whose value may be left out, has taken for its own."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the command line. Raises click.UsageError."""
+        given = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.MissingParameter as error:
+            taken = [after for before, after in pairwise(given) if before == "--probe" and not after.startswith("-")]
+            if not taken:
+                raise
+            named = str(error.param.human_readable_name) if error.param else "an argument"
+            raise click.UsageError(
+                f"{named} is missing: --probe has taken '{taken[0]}' for how to ask. Put VM and HOST before it, as in"
+                f" bascule migrate {taken[0]} HOST --probe, or say how to ask, as in --probe=icmp",
+                ctx,
+            ) from error
+
+
+@click.command(cls=_Migrate)
 @click.argument("vm", shell_complete=complete_vms)
 @click.argument("host", shell_complete=complete_hosts)
 @click.option("--quick", is_flag=True, help="Quick Migration: save the VM to shared storage, restore it there.")
@@ -51,7 +72,7 @@ if TYPE_CHECKING:
     is_flag=False,
     flag_value="",
     metavar="[HOW]",
-    help="Watch the move as a client on this host would: by ICMP, or as in 10.77.0.50, udp:7, connect:22, arp,"
+    help="Watch the move as a client on this host would: by ICMP, or as in 10.77.0.50, udp:7, bulk:7, connect:22, arp,"
     " http://10.77.0.50/. May be given several times; the report draws the first and tells of all.",
 )
 @click.option(
@@ -99,6 +120,7 @@ def migrate(
       bascule migrate web h2 --probe
       bascule migrate web h2 --probe 10.77.0.50 --probe connect:443 --json
       bascule migrate web h2 --probe udp:7 --probe-from h3
+      bascule migrate web h2 --probe bulk:7 --html move.html
       bascule migrate web h2 --quick --json > move.json
     """
     if plan and (detach or html_file):

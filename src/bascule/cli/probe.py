@@ -33,6 +33,7 @@ PORT = click.IntRange(1, 65535)
 @click.option("--arp", is_flag=True, help="ARP requests to a neighbour on the same network (IPv4; needs root).")
 @click.option("--udp", type=PORT, metavar="PORT", help="Datagrams to an echo service.")
 @click.option("--tcp", type=PORT, metavar="PORT", help="Bytes over one connection to an echo service.")
+@click.option("--bulk", type=PORT, metavar="PORT", help="As many bytes as an echo service takes, over one connection.")
 @click.option("--connect", type=PORT, metavar="PORT", help="A new TCP connection each time: SYN to SYN/ACK.")
 @click.option("--http", is_flag=True, help="HTTP GET of http://ADDRESS/ over one connection.")
 @click.option("-4", "ip_version", flag_value=4, type=int, help="Take a name's IPv4 address.")
@@ -51,6 +52,7 @@ def probe(
     arp: bool,
     udp: int | None,
     tcp: int | None,
+    bulk: int | None,
     connect: int | None,
     http: bool,
     ip_version: int | None,
@@ -62,7 +64,8 @@ def probe(
 
     ADDRESS is a name, an IPv4 or an IPv6 address. ICMP and UDP see loss, duplicates and reordering. A refused
     port is an answer for --connect: the machine sent an RST. --tcp verifies each byte of one connection that
-    must never break. --http and --arp ask one question at a time.
+    must never break; so does --bulk, which keeps it full and tells how many bytes came back when. --http and
+    --arp ask one question at a time.
 
     Start it before a move and end it with Ctrl-C: the figures so far follow. As root it is scheduled before
     everything else on this machine; where it was late all the same, it says when, and subtracts it from no one.
@@ -72,6 +75,7 @@ def probe(
       bascule probe 10.77.0.50
       bascule probe fd77:ba5c:1e::50 --duration 30s
       bascule probe 10.77.0.50 --connect 22
+      bascule probe 10.77.0.50 --bulk 7 --duration 10s
       bascule probe web.example:8080 --http --hz 100
       bascule probe 10.77.0.50 --udp 7 --hz 10000 --duration 5s --json
 
@@ -81,7 +85,11 @@ def probe(
     """
     given: dict[str, int] = {"icmp": 0} if icmp else {}
     given |= {"arp": 0} if arp else {}
-    given |= {kind: port for kind, port in (("udp", udp), ("tcp", tcp), ("connect", connect)) if port is not None}
+    given |= {
+        kind: port
+        for kind, port in (("udp", udp), ("tcp", tcp), ("bulk", bulk), ("connect", connect))
+        if port is not None
+    }
     given |= {"http": 0} if http else {}
     if len(given) > 1:
         raise click.UsageError(f"give one of {', '.join(f'--{kind}' for kind in given)}")
@@ -175,6 +183,9 @@ def _say_summary(result: Outage, started_at: datetime) -> None:
     from bascule.report.words import frequency, milliseconds, seconds, short_time  # noqa: PLC0415 - not for --help
 
     share = f" ({100 * result.lost / result.sent:.3g} %)" if result.lost else ""
+    if result.throughput is not None:
+        _say_bulk(result, started_at)
+        return
     say(f"{result.probe} to {result.target} at {frequency(result.probe_hz)}")
     say(
         f"sent {result.sent:,}, lost {result.lost:,}{share}, duplicated {result.duplicated:,},"
@@ -199,6 +210,26 @@ def _say_summary(result: Outage, started_at: datetime) -> None:
         say(result.note)
 
 
+def _say_bulk(result: Outage, started_at: datetime) -> None:
+    from bascule.report.throughput import amount, line_picture, read_throughput  # noqa: PLC0415 - not for --help
+    from bascule.report.words import milliseconds  # noqa: PLC0415
+
+    say(f"{result.probe} to {result.target}")
+    seen = read_throughput(result.to_dict()["throughput"])
+    if seen is not None:
+        say(amount(seen) + (f"; {result.lost:,} of {result.sent:,} pieces lost" if result.lost else ""))
+        for line in line_picture(seen, None, 80):
+            say(line)
+    if result.longest_silence_ms is not None and result.silence_start_s is not None:
+        at = started_at + timedelta(seconds=result.silence_start_s)
+        say(
+            f"longest stall {milliseconds(result.longest_silence_ms)}, {result.silence_start_s:.3f} s after the start"
+            f" (at {at:%H:%M:%S}.{at.microsecond // 1000:03})"
+        )
+    if result.note:
+        say(result.note)
+
+
 def _target(kind: str, address: str, port: int) -> str:
     if kind == "http" and address.startswith("http://"):
         return address
@@ -209,7 +240,7 @@ def _target(kind: str, address: str, port: int) -> str:
     if not is_six and ":" in address:
         host, _, given = address.partition(":")
         example = f"{host} --{kind if port else 'tcp'} {given}"
-        raise click.UsageError(f"{address}: give the port by --udp, --tcp or --connect, as in: {example}")
+        raise click.UsageError(f"{address}: give the port by --udp, --tcp, --bulk or --connect, as in: {example}")
     return f"{bracketed}:{port}" if port else address
 
 

@@ -17,9 +17,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bascule.cli.braille import DOTS_WIDE, bars, level
+from bascule.cli.braille import DOTS_WIDE, bars
 from bascule.network.probe.columns import Column
 from bascule.report.scale import Logarithmic, log_bounds
+from bascule.report.throughput import level
 from bascule.report.words import short_time
 
 LABEL_COLUMNS = 11

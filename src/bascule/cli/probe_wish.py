@@ -3,6 +3,7 @@
 --probe                      ICMP echo, of the VM's address, which is found if it can be
 --probe 10.77.0.50           ICMP echo, of that address
 --probe udp:7                UDP echo on port 7, of the VM's address
+--probe bulk:7               TCP echo on port 7, with as many bytes as it takes
 --probe connect://web:443    by URL: any kind, whom, which port
 """
 
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from bascule.network.probe.samples import NAMES
 from bascule.network.probe.target import WITHOUT_PORT
 
-USUAL_PORT = {"udp": 7, "tcp": 7}
+USUAL_PORT = {"udp": 7, "tcp": 7, "bulk": 7}
 USUAL_HZ = 1000.0
 CONNECT_HZ = 100.0  # each is work for the service, and a line in its log
 _KIND = re.compile(rf"({'|'.join(NAMES)})(?::(\d{{1,5}}))?")

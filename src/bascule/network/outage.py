@@ -19,7 +19,7 @@ sent, not answered yet, and not longer ago than the answer time-out. Any answer 
 The silences that *overlap* the window count, each in full: cut at the window's edge, a silence would look shorter than
 it was. One that nothing ended goes on until the answer time-out after the window, or until the probe stopped asking.
 One before the first answer begins with the first probe. No silence is shorter than the time between two probes: at
-1 kHz, 1 ms is none.
+1 kHz, 1 ms is none. Of a bulk stream any byte ends a silence, and the longest one is its *stall*.
 
 What the probe did itself is subtracted from no one: when it did not send in time, a silence may be longer than the
 network's, and nobody can know by how much. The `note` says when that was so, and how much of the longest silence it
@@ -41,6 +41,7 @@ from typing import Any
 
 from bascule.network.probe.note import note_of
 from bascule.network.probe.samples import NUMBERED, Samples
+from bascule.network.probe.throughput import Throughput, throughput_between
 
 ANSWER_TIMEOUT_S = 1.0
 MAX_SAMPLES = 10_000  # of one report: ten seconds at 1 kHz in full
@@ -56,7 +57,7 @@ class Outage:
     `samples` are (when it was sent in s, its round trip in ms or None when it was lost). Of very many, those around the
     longest silence stay, and of each stretch of the others its shortest and longest round trip and one that was lost.
     `duration_s` is the window's length; `sent` divided by it is the rate that was reached, `probe_hz` the rate that was
-    asked for.
+    asked for; for a bulk stream, whose probes are pieces of any size, it is how often the probe looked at itself.
     """
 
     probe: str
@@ -80,10 +81,14 @@ class Outage:
     own_gap_longest_ms: float
     own_gap_longest_start_s: float | None
     note: str
+    throughput: Throughput | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The record as it stands in a report's JSON."""
-        return asdict(self) | {"samples": [list(sample) for sample in self.samples]}
+        return asdict(self) | {
+            "samples": [list(sample) for sample in self.samples],
+            "throughput": asdict(self.throughput) | {"bytes": list(self.throughput.bytes)} if self.throughput else None,
+        }
 
 
 def outage_between(
@@ -142,6 +147,7 @@ def outage_between(
             timeout_ns=timeout_ns,
             origin_ns=origin_ns,
         ),
+        throughput=throughput_between(samples, start_ns, end_ns, origin_ns),
     )
 
 
@@ -157,14 +163,14 @@ def monotonic_ns_of(moment: datetime) -> int:
 
 def answers_around(samples: Samples, moment_ns: int) -> tuple[int | None, int | None]:
     """Give the arrivals of the last answer until `moment_ns` and of the first one after it, as far as there are any."""
-    at = samples.answer_at_ns
+    at = samples.heard_at_ns
     after = bisect_right(at, moment_ns)
     return at[after - 1] if after else None, at[after] if after < len(at) else None
 
 
 def longest_silence(samples: Samples, start_ns: int, end_ns: int, timeout_ns: int) -> tuple[int, int] | None:
     """Return begin and end of the longest silence that overlaps [start, end); None when nothing was outstanding."""
-    at = samples.answer_at_ns
+    at = samples.heard_at_ns
     horizon = min(end_ns + timeout_ns, samples.recorded_until_ns)
     before, after = bisect_right(at, start_ns) - 1, bisect_left(at, end_ns)
     if before < 0 and not samples.sent_at_ns:

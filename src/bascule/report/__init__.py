@@ -3,6 +3,7 @@
     record.py     the report of one move (JSON, schema 1) as frozen dataclasses
     network.py    its part on whether the network follows the VM, and how that is told
     frames.py     its part on the frames that came while the VM stood still, and how that is told
+    throughput.py its part on a client's bulk TCP stream, and how that is told and drawn in text
     moments.py    what several renderings ask of a report: the blackout's place in the move, what the forecast missed
     words.py      numbers with their units, in words
     sentences.py  the sentences that the text and the page share, first of all the headline

@@ -73,6 +73,9 @@ def move_span(report: Report) -> Span:
     ends += [round_.start_s + round_.duration_s for round_ in report.rounds]
     if report.outage is not None:
         ends += [at_s for at_s, _ in report.outage.samples]
+        for outage in (report.outage, *report.outage.others):
+            if outage.throughput is not None:
+                ends += [outage.throughput.start_s, outage.throughput.end_s]
     return Span(min(ends), max(*ends, min(ends) + 1e-3))
 
 

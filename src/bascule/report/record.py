@@ -16,6 +16,7 @@ from bascule.errors import Refused
 from bascule.report import reading
 from bascule.report.frames import Frames, read_frames
 from bascule.report.network import Network, read_network
+from bascule.report.throughput import Throughput, read_throughput
 
 SCHEMA = 1
 
@@ -122,7 +123,8 @@ class Phase:
 class Outage:
     """What a client saw. A sample is (when it was sent, its round trip in ms or None when it was lost).
 
-    `others` are what further clients saw of the same move, without their samples.
+    `others` are what further clients saw of the same move, without their samples. Of a bulk stream, whose probes are
+    pieces of any size, `throughput` is what came back of it, and the longest silence its stall.
     """
 
     probe: str
@@ -144,6 +146,7 @@ class Outage:
     last_answer_before_run_s: float | None = None
     first_answer_after_run_s: float | None = None
     others: tuple[Outage, ...] = ()
+    throughput: Throughput | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,6 +318,7 @@ def _outage(row: Mapping[str, Any]) -> Outage:
         others=tuple(_outage({**other, "others": ()}) for other in reading.rows(row, "others")),
         last_answer_before_run_s=reading.number(row, "last_answer_before_run_s"),
         first_answer_after_run_s=reading.number(row, "first_answer_after_run_s"),
+        throughput=read_throughput(stream) if (stream := reading.part(row, "throughput")) else None,
     )
 
 

@@ -12,7 +12,8 @@ from bascule.report.pictures import client as client_pictures
 from bascule.report.pictures import comparison as comparison_pictures
 from bascule.report.pictures import copying as copy_pictures
 from bascule.report.pictures import forecast as forecast_pictures
-from bascule.report.record import Report
+from bascule.report.pictures import throughput as throughput_pictures
+from bascule.report.record import Outage, Report
 
 CLOCK_NAMES = {
     "source": "the source's clock",
@@ -128,6 +129,10 @@ def _pictures(move: Report, key: str, level: str) -> Markup:
             key=f"{key}-client",
             level=level,
         ),
+        [
+            _bulk(move, outage, f"{key}-bulk{number}", level)
+            for number, outage in enumerate(throughput_pictures.streams(move))
+        ],
         _figure(
             "The blackout taken apart",
             _blackout_told(move),
@@ -144,6 +149,17 @@ def _pictures(move: Report, key: str, level: str) -> Markup:
             key=f"{key}-forecast",
             level=level,
         ),
+    )
+
+
+def _bulk(move: Report, outage: Outage, key: str, level: str) -> Markup:
+    return _figure(
+        "What came back of a bulk TCP stream",
+        f"{throughput_pictures.describe(move, outage)} {words.visible(outage.note)}".rstrip(),
+        "",
+        lambda name, width: throughput_pictures.throughput_picture(move, outage, name, width),
+        key=key,
+        level=level,
     )
 
 

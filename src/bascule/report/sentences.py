@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bascule.report import words
+from bascule.report import throughput, words
 from bascule.report.moments import missed_percent
 from bascule.report.record import Outage, Report
 
@@ -47,12 +47,22 @@ def _felt(report: Report) -> list[str]:
 
 
 def client_loss(outage: Outage) -> str:
-    """Tell what the client lost and for how long it heard nothing."""
+    """Tell what the client lost and for how long it heard nothing; of a bulk stream, how much of it came back."""
+    if outage.throughput is not None:
+        return "; ".join(
+            part for part in (_came_back(outage), throughput.stall(outage.longest_silence_ms, None)) if part
+        )
     hz = f" at {words.frequency(outage.probe_hz)}" if outage.probe_hz else ""
     told = f"a client{hz} lost {outage.lost:,} of {outage.sent:,}"
     if outage.longest_silence_ms is not None:
         told += f" and heard nothing for {words.milliseconds(outage.longest_silence_ms)} at worst"
     return told
+
+
+def _came_back(outage: Outage) -> str:
+    seen = throughput.amount(outage.throughput) if outage.throughput is not None else ""
+    missing = f", and {words.counted(outage.lost, 'piece')} never came back" if outage.lost else ""
+    return f"of a client's bulk TCP stream {seen}{missing}"
 
 
 def reason_of(report: Report) -> str:
@@ -164,12 +174,15 @@ def client_told(report: Report) -> str:
 def client_who(outage: Outage) -> str:
     """Tell what watched what, and how often: UDP echo to 10.77.0.50 at 1 kHz."""
     probe, target = words.visible(outage.probe), words.visible(outage.target)
-    hz = f"at {words.frequency(outage.probe_hz)}" if outage.probe_hz else ""
+    hz = f"at {words.frequency(outage.probe_hz)}" if outage.probe_hz and outage.throughput is None else ""
     return " ".join(part for part in (probe, f"to {target}" if target else "", hz) if part)
 
 
 def client_counts(outage: Outage) -> str:
-    """Count the client's frames."""
+    """Count the client's frames; of a bulk stream, its bytes."""
+    if outage.throughput is not None:
+        lost = f", {words.counted(outage.lost, 'piece')} lost" if outage.lost else ""
+        return throughput.amount(outage.throughput) + lost
     return (
         f"sent {outage.sent:,}, lost {outage.lost:,}, duplicated {outage.duplicated:,}, reordered {outage.reordered:,}"
     )
@@ -192,7 +205,8 @@ def client_silence(outage: Outage) -> str:
     if outage.longest_silence_ms is None:
         return ""
     since = f" from {outage.silence_start_s:.3f} s on" if outage.silence_start_s is not None else ""
-    return f"longest silence {words.milliseconds(outage.longest_silence_ms)}{since}"
+    name = "longest stall" if outage.throughput is not None else "longest silence"
+    return f"{name} {words.milliseconds(outage.longest_silence_ms)}{since}"
 
 
 def other_client(outage: Outage) -> str:

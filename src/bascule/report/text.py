@@ -6,8 +6,8 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from bascule.report import frames, network, sentences, words
-from bascule.report.moments import after_run
+from bascule.report import frames, network, sentences, throughput, words
+from bascule.report.moments import after_run, blackout_span
 from bascule.report.record import BlackoutPart, Outage, Report, Round, as_report
 
 COLUMNS = 96
@@ -32,6 +32,7 @@ def render_text(report: Report | Mapping[str, Any]) -> str:
         _rounds(move),
         _blackout(move),
         [line for label, told in _judgement(move) for line in _labelled(label, told)],
+        *_bulk(move),
     ]
     return ("\n\n".join("\n".join(block) for block in blocks if block) + "\n").translate(PLAIN)
 
@@ -148,3 +149,15 @@ def _outage(outage: Outage) -> Iterator[tuple[str, str]]:
         yield "", words.visible(outage.note)
     for other in outage.others:
         yield "", sentences.other_client(other)
+
+
+def _bulk(move: Report) -> Iterator[list[str]]:
+    """Draw what came back of each bulk stream around the blackout."""
+    dark = blackout_span(move)
+    for outage in (move.outage, *move.outage.others) if move.outage is not None else ():
+        if outage.throughput is not None:
+            told = throughput.stall(outage.longest_silence_ms, move.blackout_ms)
+            drawn = throughput.line_picture(
+                outage.throughput, (dark.start_s, dark.end_s) if dark else None, COLUMNS - LABEL_COLUMNS
+            )
+            yield _labelled("Bulk TCP", told) + [f"{'':{LABEL_COLUMNS}}{line}" for line in drawn]

@@ -193,3 +193,33 @@ def test_a_killed_command_leaves_no_probe_elsewhere(
     there.wait(lambda: not probes_of(there, "h2"), "the end of the lease")
     there.wait(lambda: there.newest("h1").get("outcome") == "completed", "the move's end")
     there.assert_only_on("h2")
+
+
+def test_a_bulk_stream_through_a_move_is_whole_and_its_curve_is_in_the_report(
+    place: Callable[..., Place], tmp_path: Path
+) -> None:
+    there = place(dirty_mib=16, rate_mb_s=2)
+    page = tmp_path / "move.html"
+    probe = f"bulk://{there.guest.address}:7"
+    done = there.bascule("h1", "migrate", "guest", "h2", "--probe", probe, "--html", str(page))
+    assert done.returncode == 0, done.stderr
+    report = kept_report(there)
+    outage, stream = report["outage"], report["outage"]["throughput"]
+    assert (report["outcome"], outage["probe"], outage["lost"]) == ("completed", "bulk TCP", 0)
+    assert "The TCP connection is the same since the start" in outage["note"]
+    assert stream["total_bytes"] == sum(stream["bytes"]) > 0
+    assert f"{stream['total_bytes']:,} bytes came back verified and in order" in outage["note"]
+    assert (
+        stream["start_s"] < 0 < report["total_s"] < stream["start_s"] + len(stream["bytes"]) * stream["step_ms"] / 1e3
+    )
+    assert stream["bytes"][0] > 0  # it was there before the move
+    run_s = next(mark["at_s"] for mark in report["marks"] if mark["what"] == "RESUME")
+    assert any(stream["bytes"][-1 - number] for number in range(50))  # and goes on at its end
+    assert outage["first_answer_after_run_s"] > run_s
+    assert outage["longest_silence_ms"] > report["blackout_ms"]
+    said = " ".join(done.stdout.split())
+    assert "no byte came for" in said
+    assert "= blackout" in said
+    assert "What came back of a bulk TCP stream" in page.read_text()
+    assert not probes_of(there, "h1")
+    there.assert_only_on("h2")

@@ -333,3 +333,21 @@ def test_the_address_that_the_vms_frames_have_named_is_probed(cli: Cli, moving: 
     assert "probing 127.0.0.9: its frames have named it" in done.stderr
     assert moving.bodies("POST", "/v1/moves")
     assert done.returncode == 1
+
+
+@pytest.mark.parametrize("arguments", [("--probe", "web", "h2"), ("--json", "--probe", "web", "h2")])
+def test_an_argument_that_probe_has_taken_for_its_value_is_said(
+    cli: Cli, moving: ScriptedAgent, arguments: Any
+) -> None:
+    done = cli("migrate", *arguments)
+    assert done.returncode == 2
+    said = " ".join(done.stderr.split())
+    assert "HOST is missing: --probe has taken 'web' for how to ask" in said
+    assert "bascule migrate web HOST --probe" in said
+    assert not moving.bodies("POST", "/v1/moves")
+
+
+def test_a_missing_host_is_not_blamed_on_probe(cli: Cli) -> None:
+    done = cli("migrate", "web", "--probe")
+    assert done.returncode == 2
+    assert "Missing argument 'HOST'" in done.stderr

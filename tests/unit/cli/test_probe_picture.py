@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from bascule.cli.braille import bars, level
+from bascule.cli.braille import bars
 from bascule.cli.probe_picture import LABEL_COLUMNS, LOST, WAITING, Line, Mark, dots_in, picture
 from bascule.network.probe.columns import Column
 
@@ -25,10 +25,6 @@ def test_each_bar_reaches_from_low_to_high() -> None:
     assert bars([(0.0, 0.0), (0.0, 1.0)], 1) == ["⣸"]
     assert bars([(0.5, 0.5), None], 2) == ["⡀", " "]
     assert bars([None, None], 2) == [" ", " "]
-
-
-def test_anything_above_nothing_is_seen() -> None:
-    assert (level(0), level(1e-9), level(1.0), level(7.0)) == (" ", "▁", "█", "█")
 
 
 def test_the_newest_stands_at_the_right_and_nothing_is_wider_than_asked() -> None:

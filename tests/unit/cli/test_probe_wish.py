@@ -16,6 +16,8 @@ VM = "10.77.0.50"
         ("udp", "udp", f"{VM}:7"),
         ("udp:9", "udp", f"{VM}:9"),
         ("tcp", "tcp", f"{VM}:7"),
+        ("bulk", "bulk", f"{VM}:7"),
+        ("bulk://192.0.2.9:9", "bulk", "192.0.2.9:9"),
         ("connect:22", "connect", f"{VM}:22"),
         ("http", "http", f"http://{VM}/"),
         ("http:8080", "http", f"http://{VM}:8080/"),

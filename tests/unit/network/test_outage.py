@@ -166,6 +166,7 @@ def test_json_keys() -> None:
         *("probe", "target", "probe_hz", "sent", "lost", "duplicated", "reordered", "longest_silence_ms"),
         *("rtt_median_ms", "rtt_p90_ms", "rtt_p99_ms", "rtt_p999_ms", "rtt_max_ms", "samples", "silence_start_s"),
         *("duration_s", "own_gaps", "own_gap_total_ms", "own_gap_longest_ms", "own_gap_longest_start_s", "note"),
+        "throughput",
     }
     assert record["samples"][0] == [0.0, 0.25]
 

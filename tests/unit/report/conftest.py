@@ -262,7 +262,20 @@ def outage(
         "others": [],
         "last_answer_before_run_s": stop_s,
         "first_answer_after_run_s": None if stop_s is None else stop_s + silence_ms / 1e3,
+        "throughput": None,
     }
+
+
+def bulk(
+    *, stop_s: float | None = 2.1312, silence_ms: float = 38.0, end_s: float = 2.86, **changes: Any
+) -> dict[str, Any]:
+    """What a bulk stream saw: 200 KiB in each 10 ms, and from `stop_s` on nothing for a while."""
+    seen = outage(start_s=-0.5, end_s=end_s, stop_s=stop_s, silence_ms=silence_ms)
+    starts = [-0.5 + number / 100 for number in range(round((end_s + 0.5) * 100))]
+    dark = (stop_s, stop_s + silence_ms / 1e3) if stop_s is not None else (0.0, 0.0)
+    sizes = [0 if dark[0] <= at_s and at_s + 0.01 <= dark[1] else 204_800 for at_s in starts]
+    stream = {"start_s": -0.5, "step_ms": 10.0, "bytes": sizes, "total_bytes": sum(sizes)}
+    return seen | {"probe": "bulk TCP", "target": "10.77.0.50:7", "throughput": stream} | changes
 
 
 def _base(move: str, *, vm: str, way: tuple[str, str], mode: str, outcome: str) -> dict[str, Any]:
@@ -349,5 +362,6 @@ def moves() -> SimpleNamespace:
         refused=refused,
         unknown=unknown,
         crowded=crowded,
+        bulk=bulk,
         everything=lambda: [live(), quick(), failed(), cancelled(), refused(), unknown()],
     )

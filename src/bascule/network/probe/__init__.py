@@ -1,10 +1,10 @@
 """The outage probe: asks a guest up to 10,000 times a second from outside, and records what comes back and when.
 
-- `kinds/`: what can be asked, one stream each (UDP, TCP, HTTP), and what they have in common
+- `kinds/`: what can be asked, one stream each (ICMP, UDP, TCP, bulk TCP, HTTP...), and what they have in common
 - `target`: whom to ask; `arrival`: when an answer came, by the kernel's stamp
 - `pacer`, `loop`, `priority`, `ending`: one thread that asks on time, and how it is told to end
 - `log`, `recorder`, `format`: samples in memory, on their way to a file, and in it
-- `samples`: what one stream saw, in columns; `connection`, `note`, `totals`: what that means for a reader
+- `samples`: what one stream saw, in columns; `connection`, `note`, `throughput`, `totals`: what that means for a reader
 - `__main__`: the process that asks, apart from all other work
 - `session`: `ProbeSession`, which starts that process beside a move and says what the client saw
 

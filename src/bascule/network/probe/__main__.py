@@ -29,6 +29,7 @@ from bascule.network.outage import ANSWER_TIMEOUT_S
 from bascule.network.probe import loop
 from bascule.network.probe.ending import Ending
 from bascule.network.probe.kinds.arp import ArpRequests
+from bascule.network.probe.kinds.bulk import BulkTcp
 from bascule.network.probe.kinds.http import HttpGet
 from bascule.network.probe.kinds.icmp import IcmpEcho
 from bascule.network.probe.kinds.stream import Stream
@@ -49,6 +50,7 @@ _STREAMS: dict[str, Callable[[Target, StreamLog], Stream]] = {
     "arp": ArpRequests,
     "udp": UdpEcho,
     "tcp": TcpEcho,
+    "bulk": BulkTcp,
     "connect": ConnectEach,
     "http": HttpGet,
 }
@@ -77,7 +79,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace, ending: Ending) -> None:
     targets: dict[str, str] = {kind: text for kind in _STREAMS if (text := getattr(arguments, kind)) is not None}
     if not targets:
-        raise Refused("cannot probe: no target given", "name one by --icmp, --arp, --udp, --tcp, --connect or --http")
+        raise Refused(
+            "cannot probe: no target given", "name one by --icmp, --arp, --udp, --tcp, --bulk, --connect or --http"
+        )
     if "connect" in targets and len(targets) > 1:
         raise Refused("cannot probe by --connect and another kind in one process", "start a process for each")
     if arguments.namespace:
@@ -154,6 +158,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--arp", metavar="ADDRESS", help="ARP requests to an IPv4 neighbour")
     parser.add_argument("--udp", metavar="ADDRESS:PORT", help="a UDP echo service")
     parser.add_argument("--tcp", metavar="ADDRESS:PORT", help="a TCP echo service, over one connection")
+    parser.add_argument("--bulk", metavar="ADDRESS:PORT", help="a TCP echo service, with as many bytes as it takes")
     parser.add_argument("--connect", metavar="ADDRESS:PORT", help="a new TCP connection each time")
     parser.add_argument("--http", metavar="URL", help="a page, http:// only")
     parser.add_argument("--ip", type=int, choices=(4, 6), help="which of a name's addresses (default: the first)")

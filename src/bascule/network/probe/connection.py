@@ -39,7 +39,7 @@ class Connection:
 
     def sentence(self) -> str:
         """All of it for people."""
-        parts = [f"The {'TCP' if self.kind == 'tcp' else 'HTTP'} connection "]
+        parts = [f"The {'HTTP' if self.kind == 'http' else 'TCP'} connection "]
         if self.is_unbroken:
             parts.append("is the same since the start")
         elif self.established_at_ns is None:
@@ -50,7 +50,7 @@ class Connection:
         if self.corrupt:
             parts.append("; WRONG BYTES came back")
         if self.verified_bytes is not None:
-            parts.append(f"; {self.verified_bytes} bytes came back verified and in order")
+            parts.append(f"; {self.verified_bytes:,} bytes came back verified and in order")
         if self.retransmitted:
             parts.append(f"; {self.retransmitted} segments were sent again")
         return "".join(parts) + "."
@@ -59,19 +59,24 @@ class Connection:
 def connection_between(samples: Samples, start_ns: int, end_ns: int) -> Connection | None:
     """What became of the connection until `end_ns`, and what came over it since `start_ns`; None if it holds none."""
     kind = samples.stream.kind
-    if kind not in ("tcp", "http"):
+    if kind not in ("tcp", "bulk", "http"):
         return None
     made = samples.events_in("connected", 0, end_ns)
     broken = samples.events_in("disconnected", 0, end_ns)
-    arrived = bisect_left(samples.answer_at_ns, end_ns) - bisect_left(samples.answer_at_ns, start_ns)
     return Connection(
         kind=kind,
         established_at_ns=made[-1].at_ns if len(made) > len(broken) else None,
         reconnections=max(0, len(made) - 1),
         breaks=sum(1 for event in broken if event.at_ns >= start_ns),
-        verified_bytes=arrived * WORD_BYTES if kind == "tcp" else None,
+        verified_bytes=None if kind == "http" else _verified_bytes(samples, start_ns, end_ns),
         corrupt=len(samples.events_in("corrupt", 0, end_ns)),
         retransmitted=sum(
             int(event.facts["segments"]) for event in samples.events_in("retransmitted", start_ns, end_ns)
         ),
     )
+
+
+def _verified_bytes(samples: Samples, start_ns: int, end_ns: int) -> int:
+    at = samples.heard_at_ns
+    first, last = bisect_left(at, start_ns), bisect_left(at, end_ns)
+    return sum(samples.arrived_bytes[first:last]) if samples.stream.kind == "bulk" else (last - first) * WORD_BYTES

@@ -7,6 +7,7 @@
     SENT       count of int64: when the next `count` probes of the stream were sent
     ANSWERS    count of uint32: their numbers; count of int64: when they arrived, in that order
     PAUSES     count of int64: begins; count of int64: ends; count of uint8: `PauseCause`
+    ARRIVED    count of int64: when bytes of a bulk stream were read; count of uint32: how many each time
     EVENT      count bytes of JSON: {"at_ns", "what", ...}
     MARK       nothing: all streams are recorded until the header's time
     STOPPED    nothing: from the header's time on nothing more is asked
@@ -46,6 +47,7 @@ class Kind(IntEnum):
     EVENT = 4
     MARK = 5
     STOPPED = 6
+    ARRIVED = 7
 
 
 _BYTES_EACH = {
@@ -55,6 +57,7 @@ _BYTES_EACH = {
     Kind.EVENT: 1,
     Kind.MARK: 0,
     Kind.STOPPED: 0,
+    Kind.ARRIVED: 8 + 4,
 }
 
 
@@ -154,6 +157,9 @@ class RecordingReader:
         elif kind is Kind.ANSWERS:
             samples.answer_sequence.frombytes(payload[: 4 * count])
             samples.answer_at_ns.frombytes(payload[4 * count :])
+        elif kind is Kind.ARRIVED:
+            samples.arrived_at_ns.frombytes(payload[: 8 * count])
+            samples.arrived_bytes.frombytes(payload[8 * count :])
         elif kind is Kind.PAUSES:
             samples.pause_begin_ns.frombytes(payload[: 8 * count])
             samples.pause_end_ns.frombytes(payload[8 * count : 16 * count])

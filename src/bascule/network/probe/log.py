@@ -20,6 +20,7 @@ class StreamLog:
         self._sent_at_ns = array("q")
         self._answer_sequence = array("I")
         self._answer_at_ns = array("q")
+        self._arrived = (array("q"), array("I"))
         self._pauses = (array("q"), array("q"), array("B"))
         self._events: list[Event] = []
         self._counted: dict[tuple[str, str], Event] = {}
@@ -31,6 +32,7 @@ class StreamLog:
         self._held_for = PauseCause.WAITING
         self.next_sequence = 0
         self.last_sent_ns = 0
+        self.is_stopped = False
 
     def sent(self, at_ns: int) -> None:
         """Number `next_sequence` was sent."""
@@ -57,6 +59,12 @@ class StreamLog:
         self._last_answer_ns = at_ns = max(at_ns, self._last_answer_ns)
         self._answer_sequence.append(sequence)
         self._answer_at_ns.append(at_ns)
+
+    def arrived(self, size: int, at_ns: int) -> None:
+        """So many bytes of a bulk stream arrived. Comes before the answers that are whole by them."""
+        self._last_answer_ns = at_ns = max(at_ns, self._last_answer_ns)
+        for column, value in zip(self._arrived, (at_ns, size), strict=True):
+            column.append(value)
 
     def late(self, due_ns: int) -> None:
         """The last probe was due at `due_ns` already; others that were due since are not sent."""
@@ -85,6 +93,7 @@ class StreamLog:
 
     def stopped(self, at_ns: int) -> None:
         """Nothing more will be sent: what was held is held no longer."""
+        self.is_stopped = True
         if self._held_since_ns:
             self._pause(self._held_since_ns, at_ns, self._held_for)
             self._held_since_ns = 0
@@ -133,6 +142,7 @@ class StreamLog:
         for kind, columns in (
             (Kind.SENT, (self._sent_at_ns,)),
             (Kind.ANSWERS, (self._answer_sequence, self._answer_at_ns)),
+            (Kind.ARRIVED, self._arrived),
             (Kind.PAUSES, self._pauses),
         ):
             if columns[0]:

@@ -33,6 +33,7 @@ NAMES = {
     "arp": "ARP",
     "udp": "UDP echo",
     "tcp": "TCP echo",
+    "bulk": "bulk TCP",
     "connect": "TCP connect",
     "http": "HTTP GET",
 }
@@ -68,6 +69,8 @@ class Samples:
 
     `sent_at_ns[n]` is when probe number n was sent (never decreasing). Answers stand in the order in which they
     arrived, duplicates included: `answer_sequence[i]` says to which probe, `answer_at_ns[i]` when (never decreasing).
+    `arrived_at_ns` and `arrived_bytes` are the readings of a bulk stream, whose answers may come in many; empty for
+    other kinds.
     A pause is the time from the first moment at which a probe was due and not sent until one was sent. Pauses stand
     in the order of their ends.
     Up to `recorded_until_ns` nothing is missing; later samples may be incomplete. After `stopped_at_ns` nothing more
@@ -78,6 +81,8 @@ class Samples:
     sent_at_ns: array[int] = field(default_factory=lambda: array("q"))
     answer_sequence: array[int] = field(default_factory=lambda: array("I"))
     answer_at_ns: array[int] = field(default_factory=lambda: array("q"))
+    arrived_at_ns: array[int] = field(default_factory=lambda: array("q"))
+    arrived_bytes: array[int] = field(default_factory=lambda: array("I"))
     pause_begin_ns: array[int] = field(default_factory=lambda: array("q"))
     pause_end_ns: array[int] = field(default_factory=lambda: array("q"))
     pause_cause: array[int] = field(default_factory=lambda: array("B"))
@@ -99,6 +104,11 @@ class Samples:
             if why == cause and begin < end_ns and end > start_ns:  # one kind of pause may lie within another
                 found.append((max(begin, start_ns), min(end, end_ns)))
         return found
+
+    @property
+    def heard_at_ns(self) -> array[int]:
+        """When anything arrived that ends a silence: an answer, or of a bulk stream any byte."""
+        return self.arrived_at_ns if self.stream.kind == "bulk" else self.answer_at_ns
 
     def own_gaps(self, start_ns: int, end_ns: int) -> list[tuple[int, int]]:
         """The times in [start, end) in which this machine kept the probe from its work, as (begin, end), apart."""

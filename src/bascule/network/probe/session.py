@@ -63,6 +63,7 @@ class ProbeSession:
         arp: str | None = None,
         udp: str | None = None,
         tcp: str | None = None,
+        bulk: str | None = None,
         connect: str | None = None,
         http: str | None = None,
         ip_version: int | None = None,
@@ -79,9 +80,9 @@ class ProbeSession:
         reaches this process only, which then ends it.
         """
         argv = [sys.executable, "-P", "-m", "bascule.network.probe", "--output", str(output), "--hz", f"{hz:g}"]
-        targets = (icmp, arp, udp, tcp, connect, http)
+        targets = (icmp, arp, udp, tcp, bulk, connect, http)
         for option, value in (
-            *zip(("--icmp", "--arp", "--udp", "--tcp", "--connect", "--http"), targets, strict=True),
+            *zip(("--icmp", "--arp", "--udp", "--tcp", "--bulk", "--connect", "--http"), targets, strict=True),
             ("--ip", ip_version),
             ("--namespace", namespace),
             ("--duration", duration_s),

@@ -2,6 +2,7 @@
 
     copying.py     what was left to send, and how fast it went, over the move
     client.py      a client's round trips over the move, and around the blackout
+    throughput.py  what came back of a client's bulk TCP stream, likewise
     blackout.py    the blackout taken apart
     forecast.py    forecast against outcome
     comparison.py  several moves: what their clients felt

@@ -29,6 +29,7 @@ def test_what_is_told_is_read(tmp_path: Path) -> None:
     udp.answered(1, 250)
     udp.answered(0, 260)
     udp.answered(0, 270)
+    udp.arrived(1448, 275)
     http.event(50, "connected")
     recorder.flush(280)
     http.sent(400)
@@ -43,6 +44,7 @@ def test_what_is_told_is_read(tmp_path: Path) -> None:
     assert list(read["udp"].sent_at_ns) == [100, 200, 300]
     assert list(read["udp"].answer_sequence) == [1, 0, 0]
     assert list(read["udp"].answer_at_ns) == [250, 260, 270]
+    assert (list(read["udp"].arrived_at_ns), list(read["udp"].arrived_bytes)) == ([275], [1448])
     assert read["udp"].pauses(PauseCause.LATE, 0, 1000) == [(110, 200)]
     assert read["http"].events == [
         Event(50, "connected", {}),

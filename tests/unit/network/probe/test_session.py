@@ -448,3 +448,45 @@ def _wait_ended(pidfd: int) -> bool:
 def _bind(sock: socket.socket) -> int:
     sock.bind(("127.0.0.1", 0))
     return int(sock.getsockname()[1])
+
+
+def test_a_bulk_stream_is_whole_and_its_bytes_are_counted(tmp_path: Path) -> None:
+    passed: list[int] = []
+
+    def counting(connection: socket.socket, _number: int) -> None:
+        while data := connection.recv(65536):
+            passed.append(len(data))
+            connection.sendall(data)
+
+    with tcp_server(counting) as bulk, ProbeSession.start(tmp_path / "recording", bulk=bulk) as probe:
+        probe.wait_connected()
+        wait_until(lambda: sum(probe.samples("bulk").arrived_bytes) > 3 << 20, "more than one period of the stream")
+        probe.stop()
+        samples = probe.samples("bulk")
+        seen = probe.outage("bulk", samples.sent_at_ns[0], time.monotonic_ns())
+        assert (seen.lost, seen.duplicated, seen.reordered) == (0, 0, 0), seen
+        assert seen.throughput is not None
+        assert seen.throughput.total_bytes == sum(seen.throughput.bytes) == sum(passed)
+        assert f"the same since the start; {sum(passed):,} bytes came back verified" in seen.note
+        assert not samples.pauses(PauseCause.FULL, 0, time.monotonic_ns())
+
+
+def test_a_bulk_stream_with_a_wrong_byte_is_ended_and_another_one_made(tmp_path: Path) -> None:
+    def spoiling(connection: socket.socket, number: int) -> None:
+        left = 200_000 if number == 1 else 1 << 40
+        while data := connection.recv(65536):
+            spoiled = bytes([data[0] ^ 1]) + data[1:] if left < 0 else data
+            left -= len(data)
+            connection.sendall(spoiled)
+
+    with tcp_server(spoiling) as bulk, ProbeSession.start(tmp_path / "recording", bulk=bulk) as probe:
+        probe.wait_connected()
+        wait_until(lambda: len(events(probe.samples("bulk"), "connected")) == 2, "another connection")
+        before = len(probe.samples("bulk").arrived_bytes)
+        wait_until(lambda: len(probe.samples("bulk").arrived_bytes) > before, "bytes over it")
+        probe.stop()
+        (corrupt,) = events(probe.samples("bulk"), "corrupt")
+        assert corrupt["between"][1] > 200_000
+        connection = probe.connection("bulk", 0, time.monotonic_ns())
+        assert connection is not None
+        assert "WRONG BYTES" in connection.sentence()

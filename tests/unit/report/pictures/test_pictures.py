@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from bascule.report.pictures import NARROW, WIDE, blackout, client, comparison, copying, forecast
+from bascule.report.pictures import NARROW, WIDE, blackout, client, comparison, copying, forecast, throughput
 from bascule.report.pictures.canvas import text_width
 from bascule.report.pictures.move import render_move_picture
 from bascule.report.record import Report
@@ -78,6 +78,25 @@ def test_a_picture_or_a_sentence_that_says_why_not(moves, kind, name, width):
     assert description.text
     assert picture.attrib["aria-labelledby"] == f"{title.attrib['id']} {description.attrib['id']}"
     assert_inside(picture)
+
+
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+@pytest.mark.parametrize(("name", "end_s"), [("live", 2.86), ("failed", 28.8)])
+def test_the_curve_of_a_bulk_stream_has_a_gap_where_nothing_came(moves, name, end_s, width):
+    stop_s = 2.1312 if name == "live" else None
+    report = Report.from_dict(getattr(moves, name)(outage=moves.bulk(stop_s=stop_s, end_s=end_s)))
+    assert report.outage is not None
+    picture = svg(throughput.throughput_picture(report, report.outage, "k", width))
+    assert_inside(picture)
+    texts = " ".join(node.text or "" for node in picture.iter("text")).replace("\xa0", " ")
+    assert "KiB that came back in each 10 ms" in texts
+    lines = [node.attrib["d"] for node in picture.iter("path") if node.attrib.get("class") == "client-line"]
+    assert len(lines) == (2 if stop_s else 1)
+    panels = [node for node in picture.iter("rect") if node.attrib["class"] == "panel"]
+    for line, panel in zip(lines, panels, strict=True):
+        ground = float(panel.attrib["y"]) + float(panel.attrib["height"])
+        assert (f" {ground:.1f}" in line) == bool(stop_s)
+    assert ("stall 38 ms" in texts) == bool(stop_s)
 
 
 @pytest.mark.parametrize("name", NAMES)
