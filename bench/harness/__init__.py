@@ -3,7 +3,7 @@
 - `workloads`: what the guest and its clients do meanwhile
 - `carers`: who holds the guest and moves it: `BasculeGuest` here, `qmp_guest.QmpGuest`, `libvirt_guest.LibvirtGuest`
 - `policies`, `controllers`: the settings of other tools, read from `policies.toml`, and the rules by which they steer
-- `clients`: probes and load generators beside the moves; `redis_load`, `bulk_load` are programs of their own
+- `clients`: probes and load generators beside the moves; `redis_load` is a program of its own, bulk TCP a probe
 - `vcpu_time`: what a vCPU did from one moment to another, by Linux's accounting
 - `program_image`: the lab's guest with more of the distribution's programs; `programs`: Redis, and a native UDP echo
 - `figures`: medians and the like, and the machine in one line

@@ -40,6 +40,7 @@ class Felt:
     echo: Outage
     tcp: Outage
     stall_ms: float | None
+    bulk: Outage | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The figures, without samples."""
@@ -50,7 +51,14 @@ class Felt:
             "tcp_lost": tcp["lost"],
             "tcp_longest_silence_ms": tcp["longest_silence_ms"],
             "stall_ms": self.stall_ms,
+            **(self._bulk(self.bulk.to_dict()) if self.bulk is not None else {}),
         }
+
+    @staticmethod
+    def _bulk(seen: dict[str, Any]) -> dict[str, Any]:
+        """Of the bulk stream, whose throughput counts from the move's begin as its stall does."""
+        kept = {"stall_start_s": seen["silence_start_s"], "stall_own_gap_longest_ms": seen["own_gap_longest_ms"]}
+        return kept | {"bulk_note": seen["note"], "throughput": seen["throughput"]}
 
 
 class Clients:
@@ -68,6 +76,9 @@ class Clients:
         target = {"udp": udp} if workload.probe == "udp" else {"icmp": guest.address}
         self._probe = ProbeSession.start(folder / "echo.probe", namespace=client, hz=workload.hz, **target)
         self._tcp = ProbeSession.start(folder / "tcp.probe", namespace=client, tcp=echo, hz=TCP_HZ)
+        is_bulk = workload.load == "bulk"
+        self._bulk = ProbeSession.start(folder / "bulk.probe", namespace=client, bulk=echo) if is_bulk else None
+        self._sessions = [session for session in (self._probe, self._tcp, self._bulk) if session is not None]
         self._timeouts_before = 0
         self.load_said: dict[str, Any] = {}
         self._steps: array[int] = array("q")
@@ -76,26 +87,25 @@ class Clients:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for probe in (self._probe, self._tcp):
+        for probe in self._sessions:
             probe.close()
         if self._load is not None and self._load.poll() is None:
             self._load.kill()
             self._load.wait()
-        for file in (self._probe.output, self._tcp.output, self._record):
+        for file in (*(session.output for session in self._sessions), self._record):
             file.unlink(missing_ok=True)
 
     def begin(self) -> None:
         """Wait until all clients have had an answer."""
-        for probe in (self._probe, self._tcp):
+        for probe in self._sessions:
             probe.wait_connected()
             if probe.silent:
                 raise Failed("the guest does not answer the probe")
-        if self._workload.load:
-            port = REDIS_PORT if self._workload.load == "redis" else ECHO_PORT
+        if self._workload.load == "redis":
             program = HERE / f"{self._workload.load}_load.py"
             self._load = self._lab.popen(
                 "client",
-                [sys.executable, str(program), self._address, str(port), str(self._record)],
+                [sys.executable, str(program), self._address, str(REDIS_PORT), str(self._record)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 start_new_session=True,
@@ -113,17 +123,33 @@ class Clients:
             with self._record.open("rb") as file:
                 self._steps.frombytes(file.read())
         self.tcp_timeouts = self._tcp_timeouts() - self._timeouts_before
-        for probe in (self._probe, self._tcp):
+        for probe in self._sessions:
             probe.stop()
+        if self._bulk is not None:
+            self.load_said = self._bulk_said(self._bulk)
 
     def felt(self, begin_ns: int, end_ns: int) -> Felt:
         """Return what was felt in the window of a move. After `finish`."""
         window = begin_ns - BEFORE_NS, end_ns + AFTER_NS
+        bulk = self.bulk(begin_ns, end_ns, begin_ns)
         return Felt(
             outage_between(self._probe.samples(self._workload.probe), *window, max_samples=3),
             outage_between(self._tcp.samples("tcp"), *window, max_samples=3),
-            self._stall_ms(*window),
+            bulk.longest_silence_ms if bulk is not None else self._stall_ms(*window),
+            bulk,
         )
+
+    def echo(self, begin_ns: int, end_ns: int, origin_ns: int) -> Outage:
+        """What the probe felt in the window of a move, its samples included."""
+        window = begin_ns - BEFORE_NS, end_ns + AFTER_NS
+        return outage_between(self._probe.samples(self._workload.probe), *window, origin_ns=origin_ns)
+
+    def bulk(self, begin_ns: int, end_ns: int, origin_ns: int) -> Outage | None:
+        """What the bulk stream felt in the window of a move, with times from `origin_ns`; None: there is none."""
+        if self._bulk is None:
+            return None
+        window = begin_ns - BEFORE_NS, end_ns + AFTER_NS
+        return outage_between(self._bulk.samples("bulk"), *window, origin_ns=origin_ns)
 
     def whole(self) -> Outage:
         """Account for everything that the probe sent."""
@@ -136,12 +162,27 @@ class Clients:
         return self._tcp.connection("tcp", samples.sent_at_ns[0], samples.stopped_at_ns or samples.recorded_until_ns)
 
     def rates(self, begin_ns: int, end_ns: int, step_ns: int) -> list[int]:
-        """Return how much the load got back in each `step_ns` of a window: bytes, or Redis's commands."""
+        """Return how many commands Redis answered in each `step_ns` of a window."""
         found = [0] * max(1, -(-(end_ns - begin_ns) // step_ns))
         for at, amount in zip(self._steps[::2], self._steps[1::2], strict=True):
             if begin_ns <= at < end_ns:
                 found[(at - begin_ns) // step_ns] += amount
         return found
+
+    @staticmethod
+    def _bulk_said(session: ProbeSession) -> dict[str, Any]:
+        """All that is to be said of the whole stream."""
+        samples = session.samples("bulk")
+        whole = samples.sent_at_ns[0], samples.recorded_until_ns
+        connection = session.connection("bulk", *whole)
+        assert connection is not None
+        return {
+            "bytes": connection.verified_bytes,
+            "wrong": connection.corrupt,
+            "missing": outage_between(samples, *whole, max_samples=3).lost,
+            "retransmitted_segments": connection.retransmitted,
+            "error": "" if connection.is_unbroken else connection.sentence(),
+        }
 
     def _stall_ms(self, begin_ns: int, end_ns: int) -> float | None:
         at = self._steps[::2]

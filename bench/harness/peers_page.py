@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from bascule.report.throughput import line_picture, read_throughput
 from harness.figures import median_of, percentile, spread
 from harness.policies import LIFTED, Policy
 
 OURS, VIRSH = "bascule", "virsh"
+CURVE_COLUMNS = 100
 OURS_SETTINGS = "`bascule migrate guest h2 --json`, nothing else: the longest blackout 100 ms, the deadline 10 minutes"
 VIRSH_SETTINGS = (
     "`virsh migrate --live guest qemu+unix://… tcp://…` between two libvirtd, nothing of migration configured: the "
@@ -80,6 +82,7 @@ def _workload(name: str, measured: Mapping[str, Any], policies: Mapping[str, Pol
             cells.append(spread([move["stall_ms"] for move in done]))
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", _still(measured["still"]), *_against(measured["rows"], policies), *_data(measured["rows"]), ""]
+    lines[-1:-1] = _curves(measured["rows"], policies)
     return lines
 
 
@@ -137,6 +140,21 @@ def _against(rows: Mapping[str, Any], policies: Mapping[str, Policy]) -> list[st
             f"p99 {percentile(mine, 0.99):.1f} to {percentile(peers[best], 0.99):.1f} ms."
         )
     return [f"\n{line}" for line in lines]
+
+
+def _curves(rows: Mapping[str, Any], policies: Mapping[str, Policy]) -> list[str]:
+    """What came back of the bulk stream in each row's middle move, around its longest stall."""
+    lines = []
+    for name, moves in rows.items():
+        done = sorted((move for move in moves if move.get("throughput")), key=lambda move: move["stall_ms"] or 0.0)
+        if not done or done[0]["stall_start_s"] is None:
+            continue
+        middle = done[(len(done) - 1) // 2]
+        stall = middle["stall_start_s"], middle["stall_start_s"] + middle["stall_ms"] / 1e3
+        if seen := read_throughput(middle["throughput"]):
+            lines += [title_of(name, policies), *line_picture(seen, stall, CURVE_COLUMNS, name="stall"), ""]
+    head = "\nWhat came back of the bulk stream in each row's middle move:\n\n```"
+    return [head, *lines[:-1], "```"] if lines else []
 
 
 def _data(rows: Mapping[str, Any]) -> list[str]:

@@ -49,6 +49,8 @@ def test_the_outage_bench(tmp_path: Path, workload: str) -> None:
         "200",
         "--json",
         str(tmp_path / "o"),
+        "--html",
+        str(tmp_path / "p"),
     )
     assert done.returncode in (0, 1), done.stdout + done.stderr  # 1: a busy machine may well lose something
     line = LAST_LINE.fullmatch(done.stdout.splitlines()[-1])
@@ -63,6 +65,11 @@ def test_the_outage_bench(tmp_path: Path, workload: str) -> None:
         assert (result["load"]["error"], result["load"]["wrong"]) == ("", 0)
         assert result["load"].get("commands", 0) + result["load"].get("bytes", 0) > 0
         assert result["moves"][0]["stall_ms"] > 0
+    if workload == "bulk":
+        move = result["moves"][0]
+        assert 0 < move["throughput"]["total_bytes"] == sum(move["throughput"]["bytes"]) <= result["load"]["bytes"]
+        assert set(move["drawn"]) <= set(done.stdout.splitlines())
+        assert "What came back of a bulk TCP stream" in (tmp_path / "p").read_text()
 
 
 @pytest.mark.lab

@@ -89,8 +89,13 @@ def _figures(move: Report) -> Markup:
         kept = sentences.goal_kept(move)
         cells.append(("blackout", words.milliseconds(move.blackout_ms), kept, kept.endswith("not kept")))
     if outage is not None and outage.longest_silence_ms is not None:
-        cells.append(("client's longest silence", words.milliseconds(outage.longest_silence_ms), "", False))
-    if outage is not None:
+        name = "client's longest stall" if outage.throughput is not None else "client's longest silence"
+        cells.append((name, words.milliseconds(outage.longest_silence_ms), "", False))
+    if outage is not None and outage.throughput is not None:
+        took_s = outage.throughput.end_s - outage.throughput.start_s
+        speed = words.rate(outage.throughput.total_bytes / took_s)
+        cells.append(("client got back", words.memory(outage.throughput.total_bytes), speed, outage.lost > 0))
+    elif outage is not None:
         cells.append(("client lost", f"{outage.lost:,}", f"of {outage.sent:,} sent", outage.lost > 0))
     if not cells:
         return Markup("")

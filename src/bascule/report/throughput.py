@@ -67,7 +67,9 @@ def stall(longest_silence_ms: float | None, blackout_ms: float | None) -> str:
     return f"no byte came for {words.milliseconds(longest_silence_ms)} at worst{beside}"
 
 
-def line_picture(seen: Throughput, dark: tuple[float, float] | None, width: int) -> list[str]:
+def line_picture(
+    seen: Throughput, dark: tuple[float, float] | None, width: int, *, name: str = "blackout"
+) -> list[str]:
     """Draw the steps around `dark`, the blackout's (begin, end) in s of the move, in `width` columns: three lines.
 
     The first says what a column is; each column is one step or, where the blackout is long, several. The last is left
@@ -87,5 +89,5 @@ def line_picture(seen: Throughput, dark: tuple[float, float] | None, width: int)
     lines.append("".join(level(one / most if most else 0.0) for one in columns).rstrip() or "(nothing)")
     if dark is not None:
         begin, end = (min(len(columns) - 1, max(0, int((at - first) / each))) for at in (stop, run))
-        lines.append(" " * begin + "=" * (end + 1 - begin) + " blackout")
+        lines.append(" " * begin + "=" * (end + 1 - begin) + f" {name}")
     return lines
