@@ -48,14 +48,7 @@ def missing(report: Report) -> str:
 def client_picture(report: Report, key: str, width: int) -> Markup:
     """Draw the whole move and, beside or below it, the time around the blackout."""
     zoom = zoom_of(report)
-    narrow = width <= NARROW
-    height = 170 if narrow else 210
-    if zoom is None or narrow:
-        whole = Box(MARGIN_LEFT, 64 if zoom else 46, width - MARGIN_LEFT - 14, height)
-        close = Box(MARGIN_LEFT, whole.bottom + STRIP_PX + 116, whole.width, height)
-    else:
-        whole = Box(MARGIN_LEFT, 62, round(width * 0.52) - MARGIN_LEFT, height)
-        close = Box(whole.right + 70, 62, width - whole.right - 84, height)
+    whole, close = boxes(width, zoom, height=170 if width <= NARROW else 210, foot_px=STRIP_PX)
     last = whole if zoom is None else close
     return picture(
         key,
@@ -66,6 +59,18 @@ def client_picture(report: Report, key: str, width: int) -> Markup:
         title="A client's round trips over the move",
         description=describe(report),
     )
+
+
+def boxes(width: int, zoom: Zoom | None, *, height: float, foot_px: float) -> tuple[Box, Box]:
+    """Place the plot of the whole move and the closer look, where there is one, beside or below it.
+
+    `foot_px` is what stands under each between the plot and its axis.
+    """
+    if zoom is None or width <= NARROW:
+        whole = Box(MARGIN_LEFT, 64 if zoom else 46, width - MARGIN_LEFT - 14, height)
+        return whole, Box(MARGIN_LEFT, whole.bottom + foot_px + 116, whole.width, height)
+    whole = Box(MARGIN_LEFT, 62, round(width * 0.52) - MARGIN_LEFT, height)
+    return whole, Box(whole.right + 70, 62, width - whole.right - 84, height)
 
 
 def describe(report: Report) -> str:
@@ -116,12 +121,15 @@ def whole_plot(report: Report, box: Box, zoom: Zoom | None) -> Markup:
         _trips(answered, box, time, values, span),
         _frame(box, time, zoom),
         veil_name(box, time, dark, f"blackout {words.milliseconds(report.blackout_ms)}"),
-        label(
-            box.left - MARGIN_LEFT + 2, box.top - (HEAD_PX if zoom else 33), "round trip in ms, logarithmic", "client"
-        ),
+        label(box.left - MARGIN_LEFT + 2, box.top - head_px(zoom), "round trip in ms, logarithmic", "client"),
         lost_strip(outage, box, span),
         time_axis(_below(box), time, "seconds from the move's start"),
     )
+
+
+def head_px(zoom: Zoom | None) -> float:
+    """How far above the plot of the whole move its title stands: lower where no closer look stands beside it."""
+    return HEAD_PX if zoom else 33
 
 
 def close_plot(report: Report, box: Box, zoom: Zoom) -> Markup:

@@ -12,14 +12,12 @@ from bascule.report.markup import Markup, fragment
 from bascule.report.moments import Span, blackout_span, move_span
 from bascule.report.pictures import NARROW
 from bascule.report.pictures.canvas import Box, label, measure, path, picture, rectangle
-from bascule.report.pictures.client import Zoom, zoom_of
+from bascule.report.pictures.client import HEAD_PX, MARGIN_LEFT, Zoom, boxes, head_px, zoom_of
 from bascule.report.pictures.plot import time_axis, time_grid, value_axis, veil, veil_name
 from bascule.report.record import Outage, Report
 from bascule.report.scale import Linear, rounded_up
 from bascule.report.throughput import Throughput
 
-MARGIN_LEFT = 52
-HEAD_PX = 51
 AXIS_PX = 44
 KIB = 1024
 
@@ -32,20 +30,14 @@ def streams(report: Report) -> list[Outage]:
 
 def throughput_picture(report: Report, outage: Outage, key: str, width: int) -> Markup:
     """Draw the whole move and, beside or below it, the time around the blackout."""
-    zoom, narrow = zoom_of(report), width <= NARROW
-    height = 150 if narrow else 180
-    if zoom is None or narrow:
-        whole = Box(MARGIN_LEFT, 62, width - MARGIN_LEFT - 14, height)
-        close = Box(MARGIN_LEFT, whole.bottom + 116, whole.width, height)
-    else:
-        whole = Box(MARGIN_LEFT, 62, round(width * 0.52) - MARGIN_LEFT, height)
-        close = Box(whole.right + 70, 62, width - whole.right - 84, height)
+    zoom = zoom_of(report)
+    whole, close = boxes(width, zoom, height=150 if width <= NARROW else 180, foot_px=0)
     last = whole if zoom is None else close
     return picture(
         key,
         width,
         last.bottom + AXIS_PX,
-        whole_plot(report, outage, whole),
+        whole_plot(report, outage, whole, zoom),
         close_plot(report, outage, close, zoom) if zoom else "",
         title="What came back of a bulk TCP stream over the move",
         description=describe(report, outage),
@@ -60,7 +52,7 @@ def describe(report: Report, outage: Outage) -> str:
     return "; ".join(part for part in (throughput.amount(outage.throughput), stalled) if part) + "."
 
 
-def whole_plot(report: Report, outage: Outage, box: Box) -> Markup:
+def whole_plot(report: Report, outage: Outage, box: Box, zoom: Zoom | None) -> Markup:
     """Draw the stream over the whole move, with the blackout as a veil."""
     if outage.throughput is None:
         return Markup("")
@@ -70,7 +62,7 @@ def whole_plot(report: Report, outage: Outage, box: Box) -> Markup:
         _ground(outage.throughput, box, time, span, dark),
         time_grid(box, time),
         veil_name(box, time, dark, f"blackout {words.milliseconds(report.blackout_ms)}"),
-        label(box.left - MARGIN_LEFT + 2, box.top - HEAD_PX, _caption(outage.throughput), "client"),
+        label(box.left - MARGIN_LEFT + 2, box.top - head_px(zoom), _caption(outage.throughput), "client"),
         time_axis(box, time, "seconds from the move's start"),
     )
 
