@@ -82,7 +82,7 @@ def _workload(name: str, measured: Mapping[str, Any], policies: Mapping[str, Pol
             cells.append(spread([move["stall_ms"] for move in done]))
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", _still(measured["still"]), *_against(measured["rows"], policies), *_data(measured["rows"]), ""]
-    lines[-1:-1] = _curves(measured["rows"], policies)
+    lines[-1:-1] = bulk_curves(measured["rows"], policies)
     return lines
 
 
@@ -142,7 +142,7 @@ def _against(rows: Mapping[str, Any], policies: Mapping[str, Policy]) -> list[st
     return [f"\n{line}" for line in lines]
 
 
-def _curves(rows: Mapping[str, Any], policies: Mapping[str, Policy]) -> list[str]:
+def bulk_curves(rows: Mapping[str, Any], policies: Mapping[str, Policy]) -> list[str]:
     """What came back of the bulk stream in each row's middle move, around its longest stall."""
     lines = []
     for name, moves in rows.items():
