@@ -30,6 +30,12 @@ BEFORE_NS = 300_000_000  # of a window's margins
 AFTER_NS = 1_500_000_000
 LOAD_START_S = 60.0
 LOAD_END_S = 60.0
+COUNTERS = {
+    "TCPTimeouts": "retransmission time-outs",
+    "TCPLossProbes": "tail loss probes",
+    "TCPFastRetrans": "fast retransmissions",
+    "TCPDSACKRecv": "of what was sent again known to have been there already",
+}
 HERE = Path(__file__).parent
 
 
@@ -79,7 +85,8 @@ class Clients:
         is_bulk = workload.load == "bulk"
         self._bulk = ProbeSession.start(folder / "bulk.probe", namespace=client, bulk=echo) if is_bulk else None
         self._sessions = [session for session in (self._probe, self._tcp, self._bulk) if session is not None]
-        self._timeouts_before = 0
+        self._before: dict[str, int] = {}
+        self.tcp_counters: dict[str, int] = {}
         self.load_said: dict[str, Any] = {}
         self._steps: array[int] = array("q")
 
@@ -113,7 +120,7 @@ class Clients:
             assert self._load.stdout is not None
             if self._load.stdout.readline().strip() != b"ready":
                 raise Failed(f"the {self._workload.load} load did not begin")
-        self._timeouts_before = self._tcp_timeouts()
+        self._before = self._tcp_counters()
 
     def finish(self) -> None:
         """End the load, which then checks its data, and the probes, which take in the last answers."""
@@ -122,7 +129,7 @@ class Clients:
             self.load_said = json.loads(said)
             with self._record.open("rb") as file:
                 self._steps.frombytes(file.read())
-        self.tcp_timeouts = self._tcp_timeouts() - self._timeouts_before
+        self.tcp_counters = {name: count - self._before[name] for name, count in self._tcp_counters().items()}
         for probe in self._sessions:
             probe.stop()
         if self._bulk is not None:
@@ -192,8 +199,9 @@ class Clients:
         edges = [begin_ns, *inside, end_ns]
         return max(after - before for before, after in pairwise(edges)) / 1e6
 
-    def _tcp_timeouts(self) -> int:
-        """Return how many retransmission time-outs the client's kernel has had (TCPTimeouts)."""
+    def _tcp_counters(self) -> dict[str, int]:
+        """Return what the client's kernel has counted until now of what its TCP connections sent again, and why."""
         lines = self._lab.run("client", ["cat", "/proc/net/netstat"]).stdout.splitlines()
         rows = [line.split() for line in lines if line.startswith("TcpExt:")]
-        return int(dict(zip(rows[0], rows[1], strict=True))["TCPTimeouts"])
+        counted = dict(zip(rows[0], rows[1], strict=True))
+        return {name: int(counted[name]) for name in COUNTERS}
