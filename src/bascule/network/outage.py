@@ -87,7 +87,7 @@ class Outage:
         """The record as it stands in a report's JSON."""
         return asdict(self) | {
             "samples": [list(sample) for sample in self.samples],
-            "throughput": asdict(self.throughput) | {"bytes": list(self.throughput.bytes)} if self.throughput else None,
+            "throughput": self.throughput.to_dict() if self.throughput else None,
         }
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from bascule.network.probe.samples import Samples
 
@@ -17,13 +18,21 @@ NS_PER_MS = 1e6
 class Throughput:
     """The bytes that came back, verified, in each step of a window; the last step may be cut short by its end.
 
-    `start_s` is the first step's begin, from the origin of the outage; `total_bytes` is the sum.
+    `start_s` is the first step's begin, from the origin of the outage; `total_bytes` is the sum. `sent_again` are
+    segments that this side's kernel had to send again, as (when that was noticed in s, how many): it is asked 20 times
+    a second.
     """
 
     start_s: float
     step_ms: float
     bytes: tuple[int, ...]
     total_bytes: int
+    sent_again: tuple[tuple[float, int], ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as it stands in an outage's JSON."""
+        pairs = [list(pair) for pair in self.sent_again]
+        return asdict(self) | {"bytes": list(self.bytes), "sent_again": pairs}
 
 
 def throughput_between(
@@ -41,4 +50,8 @@ def throughput_between(
     first, last = bisect_left(samples.arrived_at_ns, start_ns), bisect_left(samples.arrived_at_ns, end_ns)
     for at_ns, size in zip(samples.arrived_at_ns[first:last], samples.arrived_bytes[first:last], strict=True):
         found[(at_ns - start_ns) // step_ns] += size
-    return Throughput((start_ns - origin_ns) / NS_PER_S, step_ns / NS_PER_MS, tuple(found), sum(found))
+    again = tuple(
+        (round((event.at_ns - origin_ns) / NS_PER_S, 6), int(event.facts["segments"]))
+        for event in samples.events_in("retransmitted", start_ns, end_ns)
+    )
+    return Throughput((start_ns - origin_ns) / NS_PER_S, step_ns / NS_PER_MS, tuple(found), sum(found), again)

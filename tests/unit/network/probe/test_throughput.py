@@ -20,7 +20,7 @@ def stream(readings: list[tuple[int, int]], kind: str = "bulk") -> Samples:
         answer_at_ns=array("q", [readings[1][0], readings[-1][0]]),
         arrived_at_ns=array("q", [at for at, _ in readings]),
         arrived_bytes=array("I", [size for _, size in readings]),
-        events=[Event(S, "connected", {})],
+        events=[Event(S, "connected", {}), Event(S + 30 * MS, "retransmitted", {"segments": 3})],
         recorded_until_ns=9 * S,
         stopped_at_ns=2 * S,
     )
@@ -56,7 +56,8 @@ def test_any_byte_ends_a_stall_not_only_a_whole_piece() -> None:
     seen = outage_between(stream(READINGS), S, S + 50 * MS)
     assert (seen.sent, seen.lost) == (2, 0)
     assert (seen.longest_silence_ms, seen.silence_start_s) == (38.0, 0.01)
-    assert seen.to_dict()["throughput"]["bytes"] == [120, 3, 0, 0, 4000]
+    written = seen.to_dict()["throughput"]
+    assert (written["bytes"], written["sent_again"]) == ([120, 3, 0, 0, 4000], [[0.03, 3]])
 
 
 def test_every_byte_is_a_verified_one() -> None:
