@@ -21,6 +21,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import structlog
@@ -32,9 +33,9 @@ from bascule.errors import BasculeError
 from bascule.migration.model import Move
 from bascule.network.frames import mac_bytes
 from bascule.network.handover.leaving import LeavingTap
-from bascule.network.handover.parcel import Parcel, identity, pack
+from bascule.network.handover.parcel import Parcel, from_tap, identity, pack
 from bascule.network.tap import DEFAULT_QUEUE_FRAMES, LONGEST_QUEUE_FRAMES
-from bascule.qemu.receive_ring import ReceiveRing
+from bascule.qemu.receive_ring import HEADER_BYTES, ReceiveRing
 
 LOOK_S = 0.01
 WARM_UP_S = 0.25  # a guest that has just arrived is slow at first
@@ -46,6 +47,11 @@ SEND_DEADLINE_S = 2.0
 FINISH_S = 0.5
 FIRST_BATCH_BYTES = 24_000  # with the notice, which must not wait for more
 BATCH_FRAMES = 500
+
+
+def _last_given(ring: ReceiveRing, nic: int) -> Parcel | None:
+    given = ring.last_given()
+    return None if given is None else from_tap(nic, given, HEADER_BYTES)
 
 
 def too_many(came: int, passed_s: float) -> bool:
@@ -152,7 +158,7 @@ class FramesOut:
     async def _find_rings(self) -> None:
         for tap in self._taps:
             if (ring := await ReceiveRing.find(self._vm.machine, tap.watch.nic)) is not None:
-                tap.used = ring.used
+                tap.used, tap.last_given = ring.used, partial(_last_given, ring, tap.watch.nic)
                 self._rings.append(ring)
 
     # --- the switchover ----------------------------------------------------------------------------------------------
@@ -286,7 +292,7 @@ class FramesOut:
         """Watch no more."""
         for tap in self._taps:
             tap.close()
-            tap.used = lambda: None
+            tap.used = tap.last_given = lambda: None
         for ring in self._rings:
             ring.close()
         self._rings.clear()

@@ -1,9 +1,9 @@
-"""How many buffers of a NIC QEMU has filled for the guest: the used index of its receive queue, within microseconds.
+"""What QEMU has given to a guest's NIC: read out of the guest's memory, within microseconds, running or not.
 
-QEMU's monitor tells it as well (`x-query-virtio-queue-status`, unstable by its name), but an answer takes a turn of
-QEMU's main loop, in which the next frame may come: at some thousand frames a second it never says which frames were in.
-The index itself lies in the guest's memory (virtio 1.2, 2.7.8: the used ring), which root can read in QEMU's process,
-whether its guest runs or not; QEMU says where (`gpa2hva`, a command for debugging).
+QEMU's monitor tells the used index as well (`x-query-virtio-queue-status`, unstable by its name), but an answer takes a
+turn of QEMU's main loop, in which the next frame may come: at some thousand frames a second it never says which frames
+were in. The receive queue itself lies in the guest's memory (virtio 1.2, 2.7, the split virtqueue), which root can read
+in QEMU's process; QEMU says where (`gpa2hva`, a command for debugging).
 """
 
 from __future__ import annotations
@@ -12,38 +12,58 @@ import os
 import re
 import struct
 from contextlib import suppress
-from typing import Self
+from typing import NamedTuple, Self
 
 from bascule.errors import BasculeError
 from bascule.qemu.machine import QemuMachine
 
 QUEUE_STATUS = "x-query-virtio-queue-status"
-INDEX_OFFSET = 2  # struct virtq_used: flags, then the index
+HEADER_BYTES = 12  # struct virtio_net_hdr_v1, before each frame
+LARGEST_BYTES = (1 << 17) + HEADER_BYTES
+HIGH_MEMORY = 1 << 32  # a PC's memory is one piece below this address and one above
+_INDEX = 2  # both rings: flags, then the index, then the entries
+_ENTRIES = 4
+_DESCRIPTOR = struct.Struct("<QIHH")  # struct virtq_desc: address, length, flags, next
+_USED = struct.Struct("<II")  # struct virtq_used_elem: descriptor, length
 _ADDRESS = re.compile(r" is (0x[0-9a-f]+)")
 _DEADLINE_S = 2.0
 
 
-class ReceiveRing:
-    """The used index of one NIC's first receive queue, modulo 65536."""
+class Place(NamedTuple):
+    """Where the three parts of a queue of `size` entries lie, as addresses of QEMU's process.
 
-    def __init__(self, memory: int, at: int) -> None:
-        """`memory`: a descriptor of the process's memory, which is closed with this; `at`: where the index lies."""
+    `guest_offset`: what to add to an address of the guest on the same side of `HIGH_MEMORY`, which `high` tells.
+    """
+
+    size: int
+    descriptors: int
+    available: int
+    used: int
+    guest_offset: int
+    high: bool
+
+
+class ReceiveRing:
+    """One NIC's first receive queue."""
+
+    def __init__(self, memory: int, place: Place) -> None:
+        """`memory`: a descriptor of the process's memory, which is closed with this."""
         self._memory = memory
-        self._at = at
+        self._place = place
 
     @classmethod
     async def find(cls, machine: QemuMachine, nic: int) -> Self | None:
-        """Ask QEMU where the index of NIC number `nic` lies. None: it does not tell, or its memory cannot be read."""
+        """Ask QEMU where the queue of NIC number `nic` lies. None: it does not tell, or its memory cannot be read."""
         where = {"path": f"/machine/peripheral/nic{nic}/virtio-backend", "queue": 0}
         with suppress(BasculeError, OSError, LookupError, ValueError):
             status = await machine.execute(QUEUE_STATUS, where, deadline_s=_DEADLINE_S)
-            if not status["vring-used"]:  # no driver has set it up
+            guest = [int(status[f"vring-{part}"]) for part in ("desc", "avail", "used")]
+            if not all(guest):  # no driver has set it up
                 return None
-            line = f"gpa2hva {status['vring-used']:#x}"
-            said = await machine.execute("human-monitor-command", {"command-line": line}, deadline_s=_DEADLINE_S)
-            if (found := _ADDRESS.search(said)) is None:
-                return None
-            ring = cls(os.open(f"/proc/{machine.record.pid}/mem", os.O_RDONLY), int(found[1], 16) + INDEX_OFFSET)
+            descriptors, available, used = [await _host_address(machine, address) for address in guest]
+            size, offset, high = int(status["vring-num"]), used - guest[2], guest[2] >= HIGH_MEMORY
+            place = Place(size, descriptors, available, used, offset, high)
+            ring = cls(os.open(f"/proc/{machine.record.pid}/mem", os.O_RDONLY), place)
             told, read = int(status["used-idx"]), ring.used()
             if read is not None and (read - told) % (1 << 16) < 1 << 15:  # it may have gone on meanwhile
                 return ring
@@ -51,12 +71,53 @@ class ReceiveRing:
         return None
 
     def used(self) -> int | None:
-        """The index now. None: the process has gone."""
+        """How many buffers QEMU has filled, modulo 65536. None: the process has gone."""
         try:
-            return int(struct.unpack("<H", os.pread(self._memory, 2, self._at))[0])
-        except (OSError, struct.error):
+            return int.from_bytes(self._read(self._place.used + _INDEX, 2), "little")
+        except (OSError, ValueError):
             return None
+
+    def last_given(self) -> bytes | None:
+        """The frame that QEMU gave last, after its virtio header of 12 bytes; only for a VM that stands still.
+
+        None where it is not certain to be there: it fills several buffers, or the guest has taken it out and given its
+        place to QEMU again.
+        """
+        place = self._place
+        try:
+            used = int.from_bytes(self._read(place.used + _INDEX, 2), "little")
+            available = int.from_bytes(self._read(place.available + _INDEX, 2), "little")
+            entry = place.used + _ENTRIES + (used - 1) % place.size * _USED.size
+            descriptor, length = _USED.unpack(self._read(entry, _USED.size))
+            waiting = [(used + at) % place.size for at in range((available - used) % (1 << 16))]
+            ring = struct.unpack(f"<{place.size}H", self._read(place.available + _ENTRIES, 2 * place.size))
+            if descriptor >= place.size or len(waiting) > place.size or descriptor in {ring[at] for at in waiting}:
+                return None
+            address, room, flags, _ = _DESCRIPTOR.unpack(
+                self._read(place.descriptors + descriptor * _DESCRIPTOR.size, _DESCRIPTOR.size)
+            )
+            fits = HEADER_BYTES < length <= min(room, LARGEST_BYTES) and not flags & ~2  # 2: QEMU may write to it
+            if not fits or (address >= HIGH_MEMORY) is not place.high:
+                return None
+            given = self._read(address + place.guest_offset, length)
+        except (OSError, ValueError):
+            return None
+        return given if given[10:HEADER_BYTES] in (b"\1\0", b"\0\0") else None  # num_buffers
+
+    def _read(self, address: int, length: int) -> bytes:
+        found = os.pread(self._memory, length, address)
+        if len(found) != length:
+            raise ValueError("the process has gone")
+        return found
 
     def close(self) -> None:
         """Read no more."""
         os.close(self._memory)
+
+
+async def _host_address(machine: QemuMachine, guest_address: int) -> int:
+    line = f"gpa2hva {guest_address:#x}"
+    said = await machine.execute("human-monitor-command", {"command-line": line}, deadline_s=_DEADLINE_S)
+    if (found := _ADDRESS.search(said)) is None:
+        raise ValueError(said)
+    return int(found[1], 16)

@@ -16,7 +16,7 @@ from bascule.network.announcement import Announcement, announce_now
 from bascule.network.frames import mac_bytes
 from bascule.network.handover.arriving import DECOY, ArrivingTap
 from bascule.network.handover.leaving import LeavingTap
-from bascule.network.handover.parcel import Parcel
+from bascule.network.handover.parcel import Parcel, from_tap
 from bascule.network.handover.watch import TapWatch
 from bascule.network.tap import Tap
 
@@ -289,6 +289,7 @@ def segments(length: int) -> bytes:
 def test_a_guest_that_never_catches_up_gets_what_came_last(net: Any):
     """Its tap was never seen empty, so how many wait is not known, but what came beyond what can have been read is."""
     pair = Pair(net)
+    pair.before.runs()  # whatever the network said of itself
     pair.leaving.begin()
     pair.sends_to_source(3)
     pair.before.got += [read[pair.there.header_bytes() :] for read in pair.there.take_queued(2)]
@@ -298,6 +299,32 @@ def test_a_guest_that_never_catches_up_gets_what_came_last(net: Any):
     carried = numbers([parcel.frame for parcel in pair.leaving.take()])
     assert carried == [5]
     assert not set(carried) & set(numbers(pair.before.got))
+    pair.close()
+
+
+def test_a_guest_that_never_catches_up_tells_by_the_frame_that_it_got_last(net: Any):
+    pair = Pair(net)
+    pair.before.runs()  # whatever the network said of itself
+    pair.leaving.begin()
+    pair.sends_to_source(6)  # none of them was ever seen to have been read
+    read = pair.there.take_queued(3)[-1]
+    pair.leaving.last_given = lambda: from_tap(0, read, pair.there.header_bytes())
+    pair.stops()
+    assert numbers([parcel.frame for parcel in pair.leaving.take()]) == [3, 4, 5]
+    pair.close()
+
+
+def test_two_frames_alike_tell_nothing(net: Any):
+    pair = Pair(net)
+    pair.before.runs()  # whatever the network said of itself
+    pair.leaving.begin()
+    pair.sends_to_source(2)
+    pair.client.send(numbered(1))
+    pair.sends_to_source(1)
+    read = pair.there.take_queued(2)[-1]
+    pair.leaving.last_given = lambda: from_tap(0, read, pair.there.header_bytes())
+    pair.stops()
+    assert 1 not in numbers([parcel.frame for parcel in pair.leaving.take()])  # it may have got both
     pair.close()
 
 

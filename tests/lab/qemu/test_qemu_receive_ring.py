@@ -11,7 +11,7 @@ import pytest
 from bascule.lab.guest_image import build
 from bascule.lab.places import CACHE
 from bascule.qemu.machine import QemuMachine
-from bascule.qemu.receive_ring import ReceiveRing
+from bascule.qemu.receive_ring import HEADER_BYTES, ReceiveRing
 
 pytestmark = pytest.mark.lab
 
@@ -65,13 +65,19 @@ async def test_each_frame_is_counted_once_it_is_in_the_guest(bench: Any):
         for count in range(1, 21):
             cable.send(BROADCAST)
             await bench.until(lambda count=count: they_are_in(count), f"frame {count} to be in the guest")
+        last = BROADCAST[:-4] + b"last"
+        cable.send(last)
+        await bench.until(lambda: they_are_in(21), "the last frame to be in the guest")
         await machine.execute("stop")
         for _ in range(5):
             cable.send(BROADCAST)
         status = await machine.execute("x-query-virtio-queue-status", {"path": _path(), "queue": 0})
-        assert status["used-idx"] == ring.used() == (before + 20) % 65536
+        assert status["used-idx"] == ring.used() == (before + 21) % 65536
+        given = ring.last_given()
+        assert given is not None
+        assert given[HEADER_BYTES:] == last
         await machine.process.kill()
-        assert ring.used() is None
+        assert ring.used() is ring.last_given() is None
         ring.close()
 
 

@@ -67,7 +67,9 @@ def held(seen: Evidence) -> str:
     killed = [qemu for hit in seen.hits for qemu in hit.killed if seen.side_of(qemu.host) is Side.DESTINATION]
     kept = any(qemu.dead_s is None and not qemu.runs for qemu in seen.qemus if seen.side_of(qemu.host) is Side.SOURCE)
     unknown = seen.exit_status in (None, 4) and (seen.words[Side.SOURCE].record or {}).get("outcome") == "unknown"
-    if killed and kept and unknown and not seen.running and word.state == "stopped" and word.has("Decided"):
+    # An agent that was killed with it may not have written down that it decided; the next one tried to let it run.
+    taken = word.has("Decided") or word.has("RunFailed")
+    if killed and kept and unknown and taken and not seen.running and word.state == "stopped":
         return f"the copy on {killed[0].host} was killed as it was told to run; the paused one was kept"
     return ""
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from bascule.errors import Failed
 from bascule.network.handover.counters import Counts, TapCounters
-from bascule.network.handover.parcel import Parcel
+from bascule.network.handover.parcel import Parcel, identity
 from bascule.network.handover.reckoning import Reckoning, fills_one_buffer
 from bascule.network.handover.watch import TapWatch
 from bascule.network.tap import Tap
@@ -21,17 +21,20 @@ from bascule.network.tap import Tap
 KEPT_FRAMES = 4000
 KEPT_BYTES = 16 << 20
 MOST_SWALLOWED = 2
+TOLD_BY_BYTES = 16  # at its end: whether two frames may be the same, before all of them is compared
 
 
 class LeavingTap:
     """One tap of a VM that is about to leave. `begin` when its copy begins, `look` often, `stopped` at STOP.
 
-    `used` tells the used index of the guest's receive queue, and None where it is not known.
+    `used` tells the used index of the guest's receive queue, `last_given` the frame that its guest has got last: None
+    where it is not known.
     """
 
     def __init__(self, tap: Tap, mac: bytes, nic: int) -> None:
         """Raises `Failed` where a tap cannot be watched."""
         self.used: Callable[[], int | None] = lambda: None
+        self.last_given: Callable[[], Parcel | None] = lambda: None
         self.watch = TapWatch(tap.name, nic)
         self.reckoning = Reckoning()
         self.found_back = 0
@@ -116,8 +119,19 @@ class LeavingTap:
         delivered = None if used is None else reckoning.delivered_up_to(used)
         if delivered is not None and first - 1 - MOST_SWALLOWED <= delivered < first:
             first = delivered + 1
+        elif reckoning.ahead is None and (delivered := self._number_of(self.last_given())) is not None:
+            first = min(first, delivered + 1)
         self._undelivered_from = first
         self._carried_up_to = first - 1
+
+    def _number_of(self, given: Parcel | None) -> int | None:
+        """Which of the frames that came this is. None: none of them, or more than one."""
+        if given is None:
+            return None
+        wanted, end = identity(given), given.frame[-TOLD_BY_BYTES:]
+        alike = ((number, parcel) for number, _, parcel in self._kept if parcel.frame[-TOLD_BY_BYTES:] == end)
+        found = [number for number, parcel in alike if identity(parcel) == wanted]
+        return found[0] if len(found) == 1 else None
 
     def take(self) -> list[Parcel]:
         """The frames to carry that came since the last time, in order; not the guest's own, by which it announces."""
