@@ -134,17 +134,19 @@ class FramesOut:
         """Do all that takes time, until cancelled."""
         try:
             await self._watching.wait()
-            await self._find_rings()
-            while not self._stopped.is_set():
-                if not self._paused:
-                    self._look()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(LOOK_S):
-                        await self._stopped.wait()
-            await self._carry()
+            await asyncio.gather(self._find_rings(), self._look_and_carry())
         except Exception:  # beside the move: a fault of ours is logged, and nothing more
             self._log.exception("frames cannot be handed over")
             self._why.add("the hand-over broke off, see the log")
+
+    async def _look_and_carry(self) -> None:
+        while not self._stopped.is_set():
+            if not self._paused:
+                self._look()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S):
+                    await self._stopped.wait()
+        await self._carry()
 
     def _look(self) -> None:
         with self._beside("the frames cannot be counted"):
