@@ -10,6 +10,7 @@ import select
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import takewhile
 
 from bascule.errors import Failed
 from bascule.network.handover.counters import Counts, TapCounters
@@ -116,20 +117,22 @@ class LeavingTap:
         if last_read is not None:
             last_read += counts.dropped - self._counted.dropped  # seen since the last look, and never read
         first = after_stop if last_read is None else min(after_stop, last_read + 1)
+        certainly = 0 if reckoning.ahead is None else first - 1 - MOST_SWALLOWED  # up to here it has got them
         delivered = None if used is None else reckoning.delivered_up_to(used)
-        if delivered is not None and first - 1 - MOST_SWALLOWED <= delivered < first:
+        if delivered is None:
+            delivered = self._number_of(self.last_given(), certainly)
+        if delivered is not None and certainly <= delivered < first:
             first = delivered + 1
-        elif reckoning.ahead is None and (delivered := self._number_of(self.last_given())) is not None:
-            first = min(first, delivered + 1)
         self._undelivered_from = first
         self._carried_up_to = first - 1
 
-    def _number_of(self, given: Parcel | None) -> int | None:
-        """Which of the frames that came this is. None: none of them, or more than one."""
+    def _number_of(self, given: Parcel | None, at_least: int) -> int | None:
+        """Which of the frames that came, from a number on, this is. None: none of them, or more than one."""
         if given is None:
             return None
         wanted, end = identity(given), given.frame[-TOLD_BY_BYTES:]
-        alike = ((number, parcel) for number, _, parcel in self._kept if parcel.frame[-TOLD_BY_BYTES:] == end)
+        newest_first = takewhile(lambda kept: kept[0] >= at_least, reversed(self._kept))
+        alike = ((number, parcel) for number, _, parcel in newest_first if parcel.frame[-TOLD_BY_BYTES:] == end)
         found = [number for number, parcel in alike if identity(parcel) == wanted]
         return found[0] if len(found) == 1 else None
 
