@@ -1,7 +1,7 @@
 """Where frames that another agent sends for a VM find the move that they belong to, also just after it has ended.
 
-After the end of a move on the destination the source still sends what came late; and what comes back to a source
-reaches it when it has told its user already. So both sides stay at the desk for some seconds more.
+After the end of a move on the destination the source still sends what came late; and what comes back to a source where
+the VM stays reaches it when it has told its user already. So these stay at the desk for some seconds more.
 """
 
 from __future__ import annotations
@@ -17,6 +17,10 @@ LINGER_S = 5.0
 
 
 class _Side(Protocol):
+    @property
+    def stays(self) -> bool:
+        """Whether frames may still come for it."""
+
     def close(self) -> None:
         """Watch no more."""
 
@@ -53,9 +57,14 @@ class FramesDesk:
         return {"frames": {"lost": len(parcels)}}
 
     def ended(self, move_id: str) -> None:
-        """The move has ended; its side stays some seconds more."""
+        """The move has ended; its side stays some seconds more, if frames may come for it."""
         side: _Side | None = self._incoming.get(move_id) or self._outgoing.get(move_id)
         if side is None or move_id in self._leaving:
+            return
+        if not side.stays:
+            self._incoming.pop(move_id, None)
+            self._outgoing.pop(move_id, None)
+            side.close()
             return
         timer = asyncio.get_running_loop().call_later(LINGER_S, self._let_go, move_id)
         self._leaving[move_id] = (timer, side)

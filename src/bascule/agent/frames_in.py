@@ -54,6 +54,7 @@ class FramesIn:
         self._vm_taps = taps
         self._taps: list[ArrivingTap] = []
         self._drawn = False
+        self._ran = False
         self._closed = False
         self._returned = 0
         self._final = Tally()
@@ -82,9 +83,15 @@ class FramesIn:
 
     def run(self) -> None:
         """QEMU is about to be told to run."""
+        self._ran = True
         with self._beside():
             for tap in self._taps:
                 tap.run()
+
+    @property
+    def stays(self) -> bool:
+        """Whether frames may come late, or its taps are to be as short as usual again."""
+        return self._drawn or self._ran
 
     def tally(self) -> dict[str, int]:
         """What became of the frames so far."""

@@ -253,6 +253,11 @@ class FramesOut:
                 dropped = tap.dropped()
                 tap.found_back = sum(tap.watch.put(parcel) for parcel in dropped)
 
+    @property
+    def stays(self) -> bool:
+        """Whether the VM stood still and runs on here: frames for it may come back."""
+        return self._staying and self._stopped.is_set()
+
     def put_back(self, parcels: list[Parcel]) -> dict[str, int]:
         """Give the guest here what came to the destination for it."""
         with self._beside("what came back cannot be put in"):
