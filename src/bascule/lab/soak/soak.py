@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -84,7 +85,7 @@ def _ground(plan: Plan) -> Iterator[tuple[Workload, Callable[[], None]]]:
             workload = Workload(sockets, VM, plan.seed)
             yield workload, lambda: start_fake(workload)
         return
-    with Lab() as lab:
+    with Lab(f"soak{os.getpid()}") as lab:  # beside whatever lab its user has
         lab.up(hosts=len(NAMES), agent_settings=settings)
         places: dict[str, Path] = {host.name: host.socket for host in lab.hosts}
         guest = GuestVm(name=VM, memory_mib=128, dirty_mib=8, rate_mb_s=5)
