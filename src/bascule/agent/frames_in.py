@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
 
 import structlog
@@ -35,12 +35,16 @@ RETURN_DEADLINE_S = 1.0
 def occupy(taps: Sequence[Tap]) -> None:
     """Let QEMU, which is not started yet, find the decoy first in each tap."""
     for number, tap in enumerate(taps):
+        with suppress(BasculeError, OSError), closing(ArrivingTap(tap, number)) as arriving:
+            arriving.occupy()
+
+
+def restore_queues(taps: Sequence[Tap]) -> None:
+    """Let the taps of a VM that runs hold no more frames than usual again. It blocks: for a thread."""
+    for tap in taps:
         with suppress(BasculeError, OSError):
-            arriving = ArrivingTap(tap, number)
-            try:
-                arriving.occupy()
-            finally:
-                arriving.close()
+            if not tap.closed:
+                tap.set_queue_frames(DEFAULT_QUEUE_FRAMES)
 
 
 class FramesIn:
@@ -149,10 +153,7 @@ class FramesIn:
 
     def restore_queues(self) -> None:
         """Let the taps hold no more than usual again. It blocks: for a thread."""
-        for tap in self._vm_taps:
-            with suppress(BasculeError, OSError):
-                if not tap.closed:
-                    tap.set_queue_frames(DEFAULT_QUEUE_FRAMES)
+        restore_queues(self._vm_taps)
 
     def close(self) -> None:
         """Look no more."""

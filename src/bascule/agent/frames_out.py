@@ -214,12 +214,13 @@ class FramesOut:
             while self._unsent or final:
                 batch, self._unsent = self._unsent[:BATCH_FRAMES], self._unsent[BATCH_FRAMES:]
                 path = f"/v1/peer/moves/{self._move.id}/frames" + ("?last=1" if final else "")
+                self._not_sent += len(batch)  # until it is answered: this may be cancelled
                 try:
                     answer = await self._host.peers.hand(self._peer, path, pack(batch), deadline_s=SEND_DEADLINE_S)
                     self._there = {key: int(value) for key, value in answer["frames"].items()}
+                    self._not_sent -= len(batch)
                     self._sent += len(batch)
                 except (BasculeError, NoAnswerError) as error:
-                    self._not_sent += len(batch)
                     self._why.add(f"{self._move.destination} did not take them: {error}")
                     return
                 if final and not self._unsent:
@@ -231,9 +232,11 @@ class FramesOut:
             return
         with self._beside("the frames cannot be read"):
             self._take()
-        with suppress(TimeoutError):
+        try:
             async with asyncio.timeout(FINISH_S):
                 await self._send(final=True)
+        except TimeoutError:
+            self._why.add(f"{self._move.destination} did not take the last of them within {FINISH_S:g} s")
 
     def count(self) -> None:
         """While the taps are still there, count what QEMU swallowed."""

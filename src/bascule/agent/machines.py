@@ -33,6 +33,8 @@ from bascule.storage.image_lock import explain_lock_complaint
 from bascule.vm.definition import Definition
 from bascule.vm.serialise import from_dict, to_dict
 
+STATUS_DEADLINE_S = 1.0
+
 
 @dataclass(eq=False)
 class RunningVm:
@@ -276,8 +278,16 @@ class Machines:
             self._hold(vm)
             if vm.machine.connected:
                 self._log.info("VM adopted", vm=record.name, pid=vm.machine.record.pid)
+                await self._restore_queues(vm)
             else:
                 self._log.error("VM adopted; its QEMU does not answer", vm=record.name, pid=vm.machine.record.pid)
+
+    async def _restore_queues(self, vm: RunningVm) -> None:
+        """An agent that died soon after the VM had arrived has left its taps long."""
+        with suppress(BasculeError):
+            answer = await vm.machine.execute("query-status", deadline_s=STATUS_DEADLINE_S)
+            if answer["status"] == "running":  # else frames may wait there for it
+                await asyncio.to_thread(frames_in.restore_queues, vm.taps)
 
     async def adopt(
         self, definition: Mapping[str, Any], process: Mapping[str, Any], accelerator: Accelerator

@@ -63,8 +63,9 @@ class ReceiveRing:
             descriptors, available, used = [await _host_address(machine, address) for address in guest]
             size, offset, high = int(status["vring-num"]), used - guest[2], guest[2] >= HIGH_MEMORY
             place = Place(size, descriptors, available, used, offset, high)
+            told = int(status["used-idx"])
             ring = cls(os.open(f"/proc/{machine.record.pid}/mem", os.O_RDONLY), place)
-            told, read = int(status["used-idx"]), ring.used()
+            read = ring.used()
             if read is not None and (read - told) % (1 << 16) < 1 << 15:  # it may have gone on meanwhile
                 return ring
             ring.close()

@@ -7,6 +7,7 @@ import struct
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -271,7 +272,7 @@ def test_qemu_finds_the_decoy_and_what_was_gathered_before_is_gone(pair: Pair):
 
 def test_a_full_tap_is_told(net: Any):
     tap = net.b.run(Tap.open, "bscdst", "br0", queue_frames=4)
-    with tap, net.b.run(TapWatch, "bscdst", 0):
+    with tap:
         arriving = net.b.run(ArrivingTap, tap, 0)
         arriving.draw([Parcel(0, number, bytes(10), numbered(number)) for number in range(6)])
         assert arriving.count().lost == 2
@@ -356,7 +357,7 @@ def test_a_frame_larger_than_the_mtu_keeps_its_header(net: Any, header_bytes: in
     arriving = net.b.run(ArrivingTap, taps[1], 0)
     leaving.begin()
     leaving.stopped(time.time_ns() // 1000)
-    with net.a.run(TapWatch, "bscsrc", 0) as neighbour:
+    with closing(net.a.run(TapWatch, "bscsrc", 0)) as neighbour:
         assert neighbour.put(Parcel(0, 0, header, frame))
     (parcel,) = (parcel for parcel in leaving.take() if len(parcel.frame) == len(frame))
     assert (parcel.header, parcel.frame) == (header, frame)
@@ -402,7 +403,7 @@ def _vlan(port: str) -> None:
 
 def test_the_watch_tells_when_a_frame_came(net: Any):
     net.tap(net.a, "bscsrc")
-    with net.a.run(TapWatch, "bscsrc", 0) as watch:
+    with closing(net.a.run(TapWatch, "bscsrc", 0)) as watch:
         client = net.capture(net.client, "eth0")
         client.send(numbered(0, "ff:ff:ff:ff:ff:ff"))
         watch.begin()

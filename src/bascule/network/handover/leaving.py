@@ -44,7 +44,7 @@ class LeavingTap:
         self._counters = TapCounters(tap.name)
         self._readable = select.poll()
         self._readable.register(tap.fileno(), select.POLLIN)
-        self._kept: deque[tuple[int, int, Parcel]] = deque()  # number, when it came, the frame
+        self._kept: deque[tuple[int, Parcel]] = deque()  # when it came, the frame
         self._kept_bytes = 0
         self._counted = Counts(0, 0)
         self._missed = 0  # by the watch, while the VM ran: the guest has got them all the same
@@ -93,12 +93,12 @@ class LeavingTap:
         for at_us, parcel in self.watch.read():
             after_stop = self._stopped_us is not None and at_us > self._stopped_us  # these fill nothing here
             number = self.reckoning.came(one_buffer=after_stop or fills_one_buffer(parcel.frame, self._mac))
-            self._kept.append((number, at_us, parcel._replace(number=number)))
+            self._kept.append((at_us, parcel._replace(number=number)))
             self._kept_bytes += len(parcel.frame)
         while len(self._kept) > KEPT_FRAMES or self._kept_bytes > KEPT_BYTES:
-            number, _at_us, parcel = self._kept.popleft()
+            _at_us, parcel = self._kept.popleft()
             self._kept_bytes -= len(parcel.frame)
-            if self._undelivered_from is not None and number >= max(self._undelivered_from, self._carried_up_to + 1):
+            if self._undelivered_from is not None and parcel.number > self._carried_up_to:
                 self.passed_over += 1
 
     def stopped(self, at_us: int) -> None:
@@ -112,7 +112,7 @@ class LeavingTap:
         self._at_stop = (read, used)
         self._take_in()
         reckoning = self.reckoning
-        after_stop = next((number for number, came_us, _ in self._kept if came_us > at_us), reckoning.seen + 1)
+        after_stop = next((parcel.number for came_us, parcel in self._kept if came_us > at_us), reckoning.seen + 1)
         last_read = reckoning.read_at_most_up_to(read)
         if last_read is not None:
             last_read += counts.dropped - self._counted.dropped  # seen since the last look, and never read
@@ -131,15 +131,18 @@ class LeavingTap:
         if given is None:
             return None
         wanted, end = identity(given), given.frame[-TOLD_BY_BYTES:]
-        newest_first = takewhile(lambda kept: kept[0] >= at_least, reversed(self._kept))
-        alike = ((number, parcel) for number, _, parcel in newest_first if parcel.frame[-TOLD_BY_BYTES:] == end)
-        found = [number for number, parcel in alike if identity(parcel) == wanted]
+        alike = (parcel for parcel in self._since(at_least) if parcel.frame[-TOLD_BY_BYTES:] == end)
+        found = [parcel.number for parcel in alike if identity(parcel) == wanted]
         return found[0] if len(found) == 1 else None
+
+    def _since(self, first: int) -> list[Parcel]:
+        """What is kept from a number on, the newest first: there may be thousands, and few are wanted."""
+        return [parcel for _, parcel in takewhile(lambda kept: kept[1].number >= first, reversed(self._kept))]
 
     def take(self) -> list[Parcel]:
         """The frames to carry that came since the last time, in order; not the guest's own, by which it announces."""
         self._take_in()
-        taken = [parcel for number, _, parcel in self._kept if number > self._carried_up_to]
+        taken = self._since(self._carried_up_to + 1)[::-1]
         if taken:
             self._carried_up_to = taken[-1].number
         return [parcel for parcel in taken if parcel.frame[6:12] != self._mac]
@@ -170,13 +173,12 @@ class LeavingTap:
         """
         if self._swallowed != MOST_SWALLOWED or self.used() is None:
             return []
-        return [parcel for number, _, parcel in self._kept if number == self._undelivered_from]
+        return [parcel for _, parcel in self._kept if parcel.number == self._undelivered_from]
 
     def came_here(self) -> list[Parcel]:
         """Every frame that is remembered from STOP on: the guest finds them here if it runs here after all."""
         self._take_in()
-        first = self._undelivered_from or 0
-        return [parcel for number, _, parcel in self._kept if number >= first]
+        return self._since(self._undelivered_from or 0)[::-1]
 
     def reckoned(self) -> dict[str, int | None]:
         """What the counts said, for the log."""

@@ -15,8 +15,7 @@ import socket
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from bascule.errors import Failed
 from bascule.network.handover.parcel import HEADER_BYTES, Parcel, with_vlan_tag
@@ -151,11 +150,3 @@ class TapWatch:
     def close(self) -> None:
         """See no more."""
         self._socket.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
