@@ -1,8 +1,9 @@
 """The first frame that a VM sends after it was let run: when the kernel took it from the VM's tap.
 
 The kernel stamps frames by the host's wall clock, the clock of QEMU's own events, so that the time from RESUME to the
-first frame is read from one clock, and nobody has to be quick in looking. Announcements are not counted: the host makes
-them in the guest's name, through the same tap.
+first frame is read from one clock, and nobody has to be quick in looking. It begins to stamp some moment after the
+first socket of the host has asked, so a watch is opened well before the run. Announcements are not counted: the host
+makes them in the guest's name, through the same tap.
 """
 
 from __future__ import annotations

@@ -46,7 +46,8 @@ def client(there: Place, folder: Path) -> Iterator[Callable[[], dict[str, Any]]]
 
         def felt() -> dict[str, Any]:
             end_ns = time.monotonic_ns()
-            assert there.guest.status(there.lab)["corrupt_blocks"] == 0
+            status = there.guest.status(there.lab)
+            assert status["corrupt_blocks"] == 0, status
             stream = probe.connection("tcp", begin_ns, end_ns)
             assert stream is not None
             assert stream.is_unbroken, stream.sentence()

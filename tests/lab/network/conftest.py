@@ -7,15 +7,18 @@ import ctypes
 import os
 import re
 import socket
+import struct
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
 
 from bascule.network.bridge import sightings
+from bascule.network.first_frame import SO_TIMESTAMPNS
 from bascule.network.tap import Tap
 
 CLIENT = "52:54:00:aa:00:99"
@@ -39,12 +42,14 @@ def wait_until(condition: Callable[[], object], what: str) -> None:
 
 
 class Host:
-    """A network namespace, and a thread that lives in it."""
+    """A network namespace, and a thread that lives in it. One that is quiet says nothing of its own: it has no IPv6."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, is_quiet: bool) -> None:
         self.name = name
         ip("netns", "add", name)
         self._thread = ThreadPoolExecutor(1, initializer=self._enter)
+        if is_quiet:  # before there is an interface: what one has said may be under way for long
+            self.run(Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_text, "1")
         ip("-n", name, "link", "set", "lo", "up")
 
     def _enter(self) -> None:
@@ -108,20 +113,22 @@ class Capture:
 class Net:
     """Two hosts, each with a bridge `br0` and an uplink `up0`, a client with `eth0`, and the switch between them."""
 
-    def __init__(self, label: str) -> None:
+    def __init__(self, label: str, *, is_quiet: bool = False) -> None:
         self.label = label
+        self._is_quiet = is_quiet
         self.hosts: list[Host] = []
         self.captures: list[Capture] = []
         self.taps: list[Tap] = []
 
     def build(self) -> None:
         self.switch = self._host("sw")
-        self.switch.ip("link", "add", "br0", "type", "bridge")
+        snooping = ["mcast_snooping", "0"] if self._is_quiet else []  # a bridge that snoops reports a group of its own
+        self.switch.ip("link", "add", "br0", "type", "bridge", *snooping)
         self.switch.ip("link", "set", "br0", "up")
         self.a, self.b, self.client = self._host("a"), self._host("b"), self._host("c")
         for host in (self.a, self.b):
             self._cable(host, "up0")
-            host.ip("link", "add", "br0", "type", "bridge")
+            host.ip("link", "add", "br0", "type", "bridge", *snooping)
             host.ip("link", "set", "up0", "master", "br0")
             host.ip("link", "set", "br0", "up")
         self._cable(self.client, "eth0", "address", CLIENT)
@@ -129,7 +136,7 @@ class Net:
             wait_until(lambda h=host: self.ports_forward(h), f"ports of {host.name}")
 
     def _host(self, label: str) -> Host:
-        host = Host(f"bsctap-{self.label}-{label}")
+        host = Host(f"bsctap-{self.label}-{label}", is_quiet=self._is_quiet)
         self.hosts.append(host)
         return host
 
@@ -175,11 +182,47 @@ def _ports_forward(bridge: str) -> bool:
     return bool(states) and set(states) == {"forwarding"}
 
 
-@pytest.fixture
-def net() -> Iterator[Net]:
-    net = Net(str(os.getpid()))
+@pytest.fixture(scope="session", autouse=True)
+def stamped_frames() -> Iterator[None]:
+    """Have the kernel stamp all frames as they come in.
+
+    It begins to some time after the first socket of the machine has asked, and gives a frame that it did not stamp the
+    time at which it is read. The agents ask seconds before a VM runs; these tests send at once.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listening:
+        listening.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        listening.bind(("127.0.0.1", 0))
+
+        def stamps_at_arrival() -> bool:
+            listening.sendto(b"", listening.getsockname())
+            sent_ns = time.time_ns()  # over the loopback it has come when sendto returns
+            time.sleep(0.001)  # else one that is stamped when read would look like one stamped in time
+            _, ancillary, _, _ = listening.recvmsg(1, 64)
+            seconds, nanoseconds = struct.unpack("qq", ancillary[0][2])
+            return bool(seconds * 1_000_000_000 + nanoseconds <= sent_ns)
+
+        wait_until(stamps_at_arrival, "the kernel's stamps")
+        yield
+
+
+@contextlib.contextmanager
+def built(*, is_quiet: bool) -> Iterator[Net]:
+    net = Net(str(os.getpid()), is_quiet=is_quiet)
     try:
         net.build()
         yield net
     finally:
         net.destroy()
+
+
+@pytest.fixture
+def net() -> Iterator[Net]:
+    with built(is_quiet=False) as net:
+        yield net
+
+
+@pytest.fixture
+def quiet_net() -> Iterator[Net]:
+    """For a test that counts every frame."""
+    with built(is_quiet=True) as net:
+        yield net

@@ -8,7 +8,6 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -105,11 +104,9 @@ class Pair:
 
 
 @pytest.fixture
-def net(net: Any) -> Any:
-    """As for all, and nobody in it speaks of himself: every frame is counted here."""
-    for host in net.hosts:
-        host.run(Path("/proc/sys/net/ipv6/conf/all/disable_ipv6").write_text, "1")
-    return net
+def net(quiet_net: Any) -> Any:
+    """Every frame is counted here."""
+    return quiet_net
 
 
 @pytest.fixture
@@ -290,7 +287,6 @@ def segments(length: int) -> bytes:
 def test_a_guest_that_never_catches_up_gets_what_came_last(net: Any):
     """Its tap was never seen empty, so how many wait is not known, but what came beyond what can have been read is."""
     pair = Pair(net)
-    pair.before.runs()  # whatever the network said of itself
     pair.leaving.begin()
     pair.sends_to_source(3)
     pair.before.got += [read[pair.there.header_bytes() :] for read in pair.there.take_queued(2)]
@@ -305,7 +301,6 @@ def test_a_guest_that_never_catches_up_gets_what_came_last(net: Any):
 
 def test_a_guest_that_never_catches_up_tells_by_the_frame_that_it_got_last(net: Any):
     pair = Pair(net)
-    pair.before.runs()  # whatever the network said of itself
     pair.leaving.begin()
     pair.sends_to_source(6)  # none of them was ever seen to have been read
     read = pair.there.take_queued(3)[-1]
@@ -332,7 +327,6 @@ def test_where_frames_may_fill_several_buffers_the_last_one_tells(pair: Pair):
 
 def test_two_frames_alike_tell_nothing(net: Any):
     pair = Pair(net)
-    pair.before.runs()  # whatever the network said of itself
     pair.leaving.begin()
     pair.sends_to_source(2)
     pair.client.send(numbered(1))
