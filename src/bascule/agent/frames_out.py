@@ -7,6 +7,8 @@
     carrying   whatever comes to the taps is sent after, until they are gone or the VM stays
     staying    the VM runs on here: nothing is carried any more, and what came to the destination meanwhile is put in
 
+From the copy's start to the end of the move this host's bridge keeps the VM's MACs at their taps (`handover.place`).
+
 It is beside the move: it decides nothing, no command waits for it for longer than `FINISH_S`, its failures are counted
 and told in the report, and after a restart of this agent it is not taken up again.
 
@@ -34,6 +36,7 @@ from bascule.migration.model import Move
 from bascule.network.frames import mac_bytes
 from bascule.network.handover.leaving import LeavingTap
 from bascule.network.handover.parcel import Parcel, from_tap, identity, pack
+from bascule.network.handover.place import hold_place, let_place_go, set_places
 from bascule.network.tap import DEFAULT_QUEUE_FRAMES, LONGEST_QUEUE_FRAMES
 from bascule.qemu.receive_ring import HEADER_BYTES, ReceiveRing
 
@@ -134,10 +137,26 @@ class FramesOut:
         """Do all that takes time, until cancelled."""
         try:
             await self._watching.wait()
-            await asyncio.gather(self._find_rings(), self._look_and_carry())
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._hold_places(), name=f"places of {self._move.id}")
+                tasks.create_task(self._find_rings(), name=f"receive queues of {self._move.id}")
+                tasks.create_task(self._look_and_carry(), name=f"carrying of {self._move.id}")
         except Exception:  # beside the move: a fault of ours is logged, and nothing more
             self._log.exception("frames cannot be handed over")
             self._why.add("the hand-over broke off, see the log")
+
+    async def _hold_places(self) -> None:
+        """Until cancelled. If the VM has left by then, its taps are gone, and its places with them."""
+        in_thread = partial(asyncio.get_running_loop().run_in_executor, None, set_places)
+        holding = in_thread(hold_place, self._vm.places())
+        try:
+            with self._beside(""):
+                await asyncio.shield(holding)
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.wait([holding])
+            with self._beside(""):
+                await in_thread(let_place_go, self._vm.places())
 
     async def _look_and_carry(self) -> None:
         while not self._stopped.is_set():

@@ -24,6 +24,7 @@ from bascule.agent.vm_network import VmNetwork
 from bascule.errors import BasculeError, Failed, Refused
 from bascule.journal.records import Accelerator, VmRecord
 from bascule.network.announcement import announce_again
+from bascule.network.handover.place import let_place_go, set_places
 from bascule.network.tap import DEFAULT_QUEUE_FRAMES, Tap, open_taps, tap_name
 from bascule.qemu.command_line import LaunchPaths, build
 from bascule.qemu.machine import LaunchSpec, QemuMachine
@@ -61,6 +62,11 @@ class RunningVm:
     def definition_dict(self) -> dict[str, Any]:
         """The definition as JSON."""
         return to_dict(self.definition)
+
+    def places(self) -> list[tuple[str, str]]:
+        """The VM's taps that are open here, each with the MAC behind it."""
+        nics = zip(self.taps, self.definition.nics, strict=False)
+        return [(tap.name, nic.mac) for tap, nic in nics if not tap.closed]
 
     async def announce(self) -> None:
         """Tell the network that this VM's place is here: once now, and a few times more soon after."""
@@ -278,16 +284,17 @@ class Machines:
             self._hold(vm)
             if vm.machine.connected:
                 self._log.info("VM adopted", vm=record.name, pid=vm.machine.record.pid)
-                await self._restore_queues(vm)
+                await self._restore_network(vm)
             else:
                 self._log.error("VM adopted; its QEMU does not answer", vm=record.name, pid=vm.machine.record.pid)
 
-    async def _restore_queues(self, vm: RunningVm) -> None:
-        """An agent that died soon after the VM had arrived has left its taps long."""
+    async def _restore_network(self, vm: RunningVm) -> None:
+        """An agent that died has left its taps long if the VM had just arrived, its places held if it was to leave."""
         with suppress(BasculeError):
             answer = await vm.machine.execute("query-status", deadline_s=STATUS_DEADLINE_S)
             if answer["status"] == "running":  # else frames may wait there for it
                 await asyncio.to_thread(frames_in.restore_queues, vm.taps)
+                await asyncio.to_thread(set_places, let_place_go, vm.places())
 
     async def adopt(
         self, definition: Mapping[str, Any], process: Mapping[str, Any], accelerator: Accelerator

@@ -157,3 +157,27 @@ def test_a_switch_that_does_not_learn(place: Callable[..., Place], tmp_path: Pat
             there.move(*hosts, "--max-blackout", "2s")
             hosts.reverse()
         assert_nothing_lost(felt())
+
+
+def places_held(there: Place, host: str) -> list[str]:
+    listing = ["bridge", "-n", namespace(there.lab.name, host), "-d", "fdb", "show", "br", "br0"]
+    told = subprocess.run(listing, check=True, capture_output=True, text=True).stdout
+    return [line for line in told.splitlines() if there.guest.mac in line and "sticky" in line]
+
+
+@pytest.mark.parametrize("end", ["cancel", "the source's agent is killed"])
+def test_the_source_holds_the_vms_place_until_the_move_is_over(place: Callable[..., Place], end: str) -> None:
+    there = place(**BUSY)
+    command = there.start("h1", "migrate", "guest", "h2", "--max-blackout", "5s", "--json")
+    there.wait(lambda: places_held(there, "h1"), "the place to be held")
+    if end == "cancel":
+        assert there.bascule("h1", "cancel", "guest").returncode == 0
+    else:
+        there.lab.kill_agent("h1")
+        assert places_held(there, "h1")
+        there.lab.start_agent("h1")
+    command.communicate(timeout=60)
+    there.assert_only_on("h1")
+    there.wait(lambda: not places_held(there, "h1"), "the place to be let go")
+    there.move("h1", "h2", "--max-blackout", "5s")
+    assert not places_held(there, "h1") + places_held(there, "h2")

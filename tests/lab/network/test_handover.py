@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 
+from bascule.errors import Failed
 from bascule.network.announcement import Announcement, announce_now
 from bascule.network.frames import mac_bytes
 from bascule.network.handover.arriving import DECOY, ArrivingTap
 from bascule.network.handover.leaving import LeavingTap
 from bascule.network.handover.parcel import Parcel, from_tap
+from bascule.network.handover.place import hold_place, let_place_go, set_places
 from bascule.network.handover.watch import TapWatch
 from bascule.network.tap import Tap
 
@@ -97,6 +99,13 @@ class Pair:
         self.arriving.draw(parcels)
         announce_now([(self.here, Announcement(GUEST))])
         self.net.wait_until(lambda: self.net.ports_of(self.net.a, GUEST) == [("up0", False)], "the network to follow")
+
+    def announces(self) -> None:
+        """The destination announces, and it has come to the source's bridge."""
+        uplink = self.net.capture(self.net.a, "up0")
+        announce_now([(self.here, Announcement(GUEST))])
+        for frame in Announcement(GUEST).frames():
+            uplink.wait_for(frame)
 
     def close(self) -> None:
         self.leaving.close()
@@ -407,3 +416,49 @@ def test_the_watch_tells_when_a_frame_came(net: Any):
         net.wait_until(lambda: seen.extend(watch.read()) or seen, "a frame")
         assert 1 in numbers([each.parcel.frame for each in seen])
         assert before_us <= seen[-1].at_us <= time.time_ns() // 1000
+
+
+def switch_learns(net: Any, learns: bool) -> None:
+    for port in ("p-a", "p-b", "p-c"):
+        net.switch.ip("link", "set", port, "type", "bridge_slave", "learning", "on" if learns else "off")
+    net.switch.ip("link", "set", "br0", "type", "bridge", "fdb_flush")
+
+
+@pytest.mark.parametrize("learns", [True, False], ids=["a switch that learns", "a switch that does not learn"])
+def test_a_frame_of_the_guest_that_comes_after_the_announcement_misleads_nobody(pair: Pair, learns: bool):
+    """It waited in the source's uplink when the VM stopped, and tells everybody but the source that the VM is there."""
+    switch_learns(pair.net, learns)
+    pair.net.a.run(hold_place, pair.there.name, GUEST)
+    pair.leaving.begin()
+    pair.stops()
+    pair.arriving.draw([])
+    pair.announces()
+    straggler = mac_bytes("ff:ff:ff:ff:ff:ff") + mac_bytes(GUEST) + b"\x88\xb5late".ljust(50, b".")
+    pair.net.capture(pair.net.a, "up0").send(straggler)  # past the source's bridge
+    pair.client.wait_for(straggler)
+    pair.net.wait_until(lambda: pair.net.ports_of(pair.net.b, GUEST) == [("up0", False)], "the network to be misled")
+    pair.sends(3)
+    pair.net.wait_until(
+        lambda: 2 in numbers(pair.at_source.read()) + numbers(pair.at_destination.read()), "a frame at either host"
+    )
+    pair.arriving.carry(pair.leaving.take())
+    assert pair.after.got_numbers() == [0, 1, 2]
+
+
+def test_a_place_that_is_let_go_follows_the_guest_again(pair: Pair):
+    place = pair.there.name, GUEST
+    for _ in range(2):
+        pair.net.a.run(hold_place, *place)
+    pair.announces()
+    assert pair.net.ports_of(pair.net.a, GUEST) == [(pair.there.name, True)]
+    pair.net.a.run(let_place_go, *place)
+    assert pair.net.ports_of(pair.net.a, GUEST) == [(pair.there.name, True)]
+    announce_now([(pair.here, Announcement(GUEST))])
+    pair.net.wait_until(lambda: pair.net.ports_of(pair.net.a, GUEST) == [("up0", False)], "the network to follow")
+
+
+def test_a_place_on_a_tap_that_is_gone_is_an_error_and_the_others_are_held(pair: Pair):
+    with pytest.raises(Failed, match="bscnone"):
+        pair.net.a.run(set_places, hold_place, [("bscnone", GUEST), (pair.there.name, GUEST)])
+    pair.announces()
+    assert pair.net.ports_of(pair.net.a, GUEST) == [(pair.there.name, True)]

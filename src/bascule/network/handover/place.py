@@ -1,0 +1,57 @@
+"""The VM's place on the source's own bridge, held while it leaves: its frames come to its tap here until that is gone.
+
+Once the destination has announced the VM, this host's bridge would send its frames back where they came from, and drop
+them. That is right as long as none comes here any more. But a frame of the guest that still waits in this host's uplink
+when the announcement passes tells every switch behind it that the VM is here, and every frame that they then send here
+would be lost, until the destination announces again. So the bridge is told to learn nothing of this MAC for the time:
+what comes here comes to the tap, and is carried.
+
+A held place is a static entry of the bridge's table that is sticky (Linux 4.20; before, it moves like any other). It
+goes with the tap. An agent that dies leaves it with a VM that runs here, which it is true of; the next one lets it go.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+
+from bascule.errors import Failed
+from bascule.network.netlink import NetlinkError, netlink_batch
+
+# linux/neighbour.h
+_NTF_MASTER, _NTF_STICKY = 0x04, 0x40
+_NUD_REACHABLE, _NUD_NOARP = 0x02, 0x40
+
+
+def hold_place(tap: str, mac: str) -> None:
+    """Let the bridge of `tap` keep `mac` there, whatever it hears. It blocks: for a thread.
+
+    Raises `Failed` when the tap is gone or is no bridge's port.
+    """
+    _set_place(tap, mac, state=_NUD_NOARP | _NUD_REACHABLE, flags=_NTF_MASTER | _NTF_STICKY)
+
+
+def let_place_go(tap: str, mac: str) -> None:
+    """Let the bridge of `tap` learn anew where `mac` is; until then it is there. It blocks. Raises as `hold_place`."""
+    _set_place(tap, mac, state=_NUD_REACHABLE, flags=_NTF_MASTER)
+
+
+def set_places(set_place: Callable[[str, str], None], places: Iterable[tuple[str, str]]) -> None:
+    """Do one of these for each tap and MAC. Raises the first of what they raised, after all have been tried."""
+    failures: list[Failed] = []
+    for tap, mac in places:
+        try:
+            set_place(tap, mac)
+        except Failed as error:
+            failures.append(error)
+    if failures:
+        raise failures[0]
+
+
+def _set_place(tap: str, mac: str, *, state: int, flags: int) -> None:
+    try:
+        with netlink_batch() as netlink:
+            index = netlink.link("get", ifname=tap)[0]["index"]
+            netlink.fdb("replace", ifindex=index, lladdr=mac, state=state, flags=flags)
+    except NetlinkError as error:
+        raise Failed(f"cannot set the place of {mac} on tap {tap}: {os.strerror(error.code)}") from error
