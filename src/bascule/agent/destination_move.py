@@ -187,7 +187,7 @@ class DestinationMove:
         """The source says that the VM stands still; `frames` for it have come there since."""
         if isinstance(self.state, destination.Receiving | destination.Loaded):
             self._host.urgency.hold(f"{self.move.id} in")
-        if self._frames is not None and isinstance(self.state, RECEIVES):
+        if self._frames is not None and (frames or isinstance(self.state, RECEIVES)):
             # At once: the source goes on sending frames, and the state may be complete before a command comes to run.
             with suppress(BasculeError):  # frames are beside the move
                 self._frames.draw(unpack(frames))

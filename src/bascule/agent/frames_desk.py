@@ -41,14 +41,14 @@ class FramesDesk:
         """Frames that come back for a VM that was to leave go to `side`."""
         self._outgoing[move_id] = side
 
-    def came(self, move_id: str, batch: bytes, *, last: bool = False) -> dict[str, dict[str, int]]:
-        """Frames came from the other agent; no more will after the `last`.
+    def came(self, move_id: str, batch: bytes, *, again: bool = False, last: bool = False) -> dict[str, dict[str, int]]:
+        """Frames came from the other agent, some of them perhaps `again`; no more will after the `last`.
 
         Raises Refused for what is no batch; those of a move long over are lost.
         """
         parcels = list(unpack(batch))
         if (incoming := self._incoming.get(move_id)) is not None:
-            answer = {"frames": incoming.carry(parcels)}
+            answer = {"frames": incoming.carry(parcels, again=again)}
             if last:
                 incoming.close()
             return answer

@@ -27,6 +27,7 @@ from bascule.network.handover.parcel import Parcel, pack
 from bascule.network.tap import DEFAULT_QUEUE_FRAMES, Tap
 
 RETURN_S = 0.005
+RETURN_AGAIN_S = 0.1
 QUIET_S = 0.3  # as long no frame has come here: the network knows that the VM is elsewhere
 QUIET_WITHIN_S = 1.5
 RETURN_DEADLINE_S = 1.0
@@ -61,6 +62,7 @@ class FramesIn:
         self._ran = False
         self._closed = False
         self._returned = 0
+        self._not_known = 0  # whether an earlier agent has put them in
         self._final = Tally()
         self._log = structlog.get_logger().bind(move=move.id, vm=move.vm)
         with self._beside():
@@ -68,18 +70,29 @@ class FramesIn:
                 self._taps.append(ArrivingTap(tap, number))
 
     def draw(self, parcels: Sequence[Parcel] = ()) -> None:
-        """The source has stopped: forget the broadcasts that were gathered, and put its frames in. Once."""
+        """The source has stopped: forget the broadcasts that were gathered, and put its frames in.
+
+        Once: where a later batch was faster than the notice, the frames that came with the notice are carried.
+        """
         if self._drawn:
+            if parcels and not self._closed:
+                self.carry(parcels)
             return
         self._drawn = True
         with self._beside():
             for tap in self._taps:
                 tap.draw([parcel for parcel in parcels if parcel.nic == tap.nic], keep=self._adopted or tap.running)
 
-    def carry(self, parcels: Sequence[Parcel]) -> dict[str, int]:
-        """Put frames in that the source sends after; return what became of all so far."""
+    def carry(self, parcels: Sequence[Parcel], *, again: bool = False) -> dict[str, int]:
+        """Put frames in that the source sends after; return what became of all so far.
+
+        `again`: some may have come before. An earlier agent of this host may have put them in, so that they are lost.
+        """
         if not self._closed:
             self.draw()
+            if again and self._adopted:
+                self._not_known += len(parcels)
+                parcels = ()
             with self._beside():
                 for tap in self._taps:
                     tap.carry([parcel for parcel in parcels if parcel.nic == tap.nic])
@@ -105,7 +118,7 @@ class FramesIn:
         return asdict(self._final)
 
     def _count(self) -> None:
-        total = Tally()
+        total = Tally(lost=self._not_known)
         for tap in self._taps:
             total.add(tap.count())
         self._final = total
@@ -114,25 +127,24 @@ class FramesIn:
         """Send to the source what came here for the VM, until `gone` is set: the taps are not there any more."""
         if not self._drawn or self._adopted:
             return
+        unsent: list[Parcel] = []
         while True:
             last = gone.is_set()
-            parcels: list[Parcel] = []
             with self._beside():
                 for tap in self._taps:
-                    parcels += tap.take_back()
-            if parcels:
+                    unsent += tap.take_back()
+            if unsent:
                 path = f"/v1/peer/moves/{self._move.id}/frames"
                 try:
-                    await self._host.peers.hand(self._peer, path, pack(parcels), deadline_s=RETURN_DEADLINE_S)
-                    self._returned += len(parcels)
-                except (BasculeError, NoAnswerError) as error:
-                    self._log.warning(
-                        "frames are lost: they cannot be sent back", frames=len(parcels), error=str(error)
-                    )
+                    await self._host.peers.hand(self._peer, path, pack(unsent), deadline_s=RETURN_DEADLINE_S)
+                    self._returned += len(unsent)
+                    unsent = []
+                except (BasculeError, NoAnswerError) as error:  # the source tells by their numbers what it has got
+                    self._log.warning("frames cannot be sent back", frames=len(unsent), lost=last, error=str(error))
             if last:
                 break
             with suppress(TimeoutError):
-                async with asyncio.timeout(RETURN_S):
+                async with asyncio.timeout(RETURN_AGAIN_S if unsent else RETURN_S):
                     await gone.wait()
         self._log.info("frames sent back", frames=self._returned)
 

@@ -21,21 +21,21 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
 import structlog
 
+from bascule.agent.frames_sender import AGAIN_S, FrameSender
 from bascule.agent.host import Host
 from bascule.agent.machines import RunningVm
-from bascule.agent.peers import NoAnswerError
 from bascule.errors import BasculeError
 from bascule.migration.model import Move
 from bascule.network.frames import mac_bytes
 from bascule.network.handover.leaving import LeavingTap
-from bascule.network.handover.parcel import Parcel, from_tap, identity, pack
+from bascule.network.handover.parcel import Parcel, from_tap, identity
 from bascule.network.handover.place import hold_place, let_place_go, set_places
 from bascule.network.tap import DEFAULT_QUEUE_FRAMES, LONGEST_QUEUE_FRAMES
 from bascule.qemu.receive_ring import HEADER_BYTES, ReceiveRing
@@ -47,9 +47,7 @@ CARRY_S = 0.001
 CARRY_SLOWLY_S = 0.01
 SOON_S = 0.05  # as long frames come late by milliseconds, because the network has just learned
 SEND_DEADLINE_S = 2.0
-FINISH_S = 0.5
-FIRST_BATCH_BYTES = 24_000  # with the notice, which must not wait for more
-BATCH_FRAMES = 500
+FINISH_S = 2.0
 
 
 def _last_given(ring: ReceiveRing, nic: int) -> Parcel | None:
@@ -80,14 +78,11 @@ class FramesOut:
         self._looked_s = 0.0
         self._stopped = asyncio.Event()
         self._told = asyncio.Event()
-        self._sending = asyncio.Lock()
-        self._unsent: list[Parcel] = []
+        self._sender = FrameSender(self._hand)
         self._staying = False
         self._why: set[str] = set()
-        self._sent = 0
-        self._came_back = 0
-        self._not_sent = 0
-        self._there: dict[str, int] = {}
+        self._came_back: set[tuple[int, int]] = set()  # NIC, number there
+        self._put_back = 0
         self._log = structlog.get_logger().bind(move=move.id, vm=move.vm)
 
     # --- before the stop ---------------------------------------------------------------------------------------------
@@ -147,8 +142,8 @@ class FramesOut:
 
     async def _hold_places(self) -> None:
         """Until cancelled. If the VM has left by then, its taps are gone, and its places with them."""
-        in_thread = partial(asyncio.get_running_loop().run_in_executor, None, set_places)
-        holding = in_thread(hold_place, self._vm.places())
+        in_thread = asyncio.get_running_loop().run_in_executor
+        holding = in_thread(None, set_places, hold_place, self._vm.places())
         try:
             with self._beside(""):
                 await asyncio.shield(holding)
@@ -156,7 +151,7 @@ class FramesOut:
         finally:
             await asyncio.wait([holding])
             with self._beside(""):
-                await in_thread(let_place_go, self._vm.places())
+                await in_thread(None, set_places, let_place_go, self._vm.places())
 
     async def _look_and_carry(self) -> None:
         while not self._stopped.is_set():
@@ -196,15 +191,7 @@ class FramesOut:
         """What goes with the notice of the stop."""
         with self._beside("the frames cannot be read"):
             self._take()
-        count, length = 0, 0
-        for parcel in self._unsent:
-            length += len(parcel.frame)
-            if length > FIRST_BATCH_BYTES:
-                break
-            count += 1
-        first, self._unsent = self._unsent[:count], self._unsent[count:]
-        self._sent += count
-        return pack(first)
+        return self._sender.first_batch()
 
     def told(self) -> None:
         """The destination has had the notice, or it cannot be had: go on carrying."""
@@ -212,7 +199,8 @@ class FramesOut:
 
     def _take(self) -> None:
         for tap in self._taps:
-            self._unsent += tap.take()
+            if self._sender.has_room:
+                self._sender.add(tap.take())
 
     async def _carry(self) -> None:
         loop = asyncio.get_running_loop()
@@ -225,25 +213,15 @@ class FramesOut:
                 self._take()
                 for tap in self._taps:
                     tap.look_again()
-            await self._send()
-            await asyncio.sleep(CARRY_S if loop.time() - began_s < SOON_S else CARRY_SLOWLY_S)
+            if await self._sender.send():
+                await asyncio.sleep(CARRY_S if loop.time() - began_s < SOON_S else CARRY_SLOWLY_S)
+            else:
+                await asyncio.sleep(AGAIN_S)
 
-    async def _send(self, *, final: bool = False) -> None:
-        async with self._sending:
-            while self._unsent or final:
-                batch, self._unsent = self._unsent[:BATCH_FRAMES], self._unsent[BATCH_FRAMES:]
-                path = f"/v1/peer/moves/{self._move.id}/frames" + ("?last=1" if final else "")
-                self._not_sent += len(batch)  # until it is answered: this may be cancelled
-                try:
-                    answer = await self._host.peers.hand(self._peer, path, pack(batch), deadline_s=SEND_DEADLINE_S)
-                    self._there = {key: int(value) for key, value in answer["frames"].items()}
-                    self._not_sent -= len(batch)
-                    self._sent += len(batch)
-                except (BasculeError, NoAnswerError) as error:
-                    self._why.add(f"{self._move.destination} did not take them: {error}")
-                    return
-                if final and not self._unsent:
-                    return
+    async def _hand(self, batch: bytes, again: bool, last: bool) -> Mapping[str, int]:
+        path = f"/v1/peer/moves/{self._move.id}/frames?again={again:d}&last={last:d}"
+        answer = await self._host.peers.hand(self._peer, path, batch, deadline_s=SEND_DEADLINE_S)
+        return {key: int(value) for key, value in answer["frames"].items()}
 
     async def finish(self) -> None:
         """The taps are gone here: send the rest, and learn what became of all."""
@@ -251,11 +229,8 @@ class FramesOut:
             return
         with self._beside("the frames cannot be read"):
             self._take()
-        try:
-            async with asyncio.timeout(FINISH_S):
-                await self._send(final=True)
-        except TimeoutError:
-            self._why.add(f"{self._move.destination} did not take the last of them within {FINISH_S:g} s")
+        if not await self._sender.finish(FINISH_S):
+            self._why.add(f"{self._move.destination} did not say within {FINISH_S:g} s that it has the last of them")
 
     def count(self) -> None:
         """While the taps are still there, count what QEMU swallowed."""
@@ -286,13 +261,15 @@ class FramesOut:
             for tap in self._taps:
                 here = Counter(identity(parcel) for parcel in tap.came_here())
                 for parcel in parcels:
-                    if parcel.nic != tap.watch.nic:
+                    place = (parcel.nic, parcel.number)
+                    if parcel.nic != tap.watch.nic or place in self._came_back:  # or it is sent again
                         continue
+                    self._came_back.add(place)
                     if here[identity(parcel)] > 0:  # it was flooded to both hosts
                         here[identity(parcel)] -= 1
                     elif tap.watch.put(parcel):
-                        self._came_back += 1
-        return {"carried": self._came_back}
+                        self._put_back += 1
+        return {"carried": self._put_back}
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
@@ -300,19 +277,20 @@ class FramesOut:
         """What became of the frames; None for a VM that did not stop, or has no NIC."""
         if not self._stopped.is_set() or not self._taps:
             return None
-        lost = self._not_sent + len(self._unsent) + self._there.get("lost", 0)
+        there = self._sender.there
+        lost_there = there.get("lost", 0)
         not_carried = sum(tap.not_carried() for tap in self._taps)
-        lost += not_carried
-        why = sorted(self._why)
+        lost = self._sender.waiting + self._sender.refused + lost_there + not_carried
+        why = sorted(self._why | self._sender.why)
         if not_carried:
             why.append(f"{not_carried} were too many at once, or of a kind that cannot be carried")
-        if self._there.get("lost", 0):
-            why.append(f"{self._there['lost']} found the tap on {self._move.destination} full")
+        if lost_there:
+            why.append(f"{lost_there} found the tap on {self._move.destination} full, or its agent had restarted")
         return {
-            "carried": self._came_back if self._staying else self._sent - self._there.get("seen_here", 0),
-            "waited": self._there.get("waited", 0),
+            "carried": self._put_back if self._staying else self._sender.sent - there.get("seen_here", 0),
+            "waited": there.get("waited", 0),
             "found_back": sum(tap.found_back for tap in self._taps),
-            "late": self._there.get("late", 0),
+            "late": there.get("late", 0),
             "lost": 0 if self._staying else lost,
             "why": "; ".join(why) if lost and not self._staying else "",
         }

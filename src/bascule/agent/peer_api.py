@@ -153,9 +153,9 @@ def make_peer_api(host: Host) -> FastAPI:
             return {}
 
     @app.post("/v1/peer/moves/{move_id}/frames")
-    async def frames(move_id: str, request: Request, *, last: bool = False) -> dict[str, Any]:
+    async def frames(move_id: str, request: Request, *, again: bool = False, last: bool = False) -> dict[str, Any]:
         """Frames for the VM that came to the other host. The body: see `network.handover.parcel`."""
-        return host.moves.frames.came(move_id, await request.body(), last=last)
+        return host.moves.frames.came(move_id, await request.body(), again=again, last=last)
 
     @app.post("/v1/peer/moves/{move_id}/take")
     async def take(move_id: str, word: Word) -> dict[str, Any]:

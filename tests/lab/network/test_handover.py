@@ -213,6 +213,32 @@ def test_what_is_read_once_the_vm_runs_again_was_not_dropped(pair: Pair):
     assert pair.leaving.dropped() == []
 
 
+def test_a_batch_that_comes_again_is_given_once(pair: Pair):
+    """It was not answered, so the source does not know that it has come."""
+    pair.leaving.begin()
+    pair.stops()
+    pair.sends_to_source(2)
+    first = pair.leaving.take()
+    pair.draws(first)
+    pair.arriving.carry(first)
+    pair.sends_to_destination(1)
+    pair.arriving.run()
+    pair.arriving.carry(first)
+    assert pair.after.got_numbers() == [0, 1, 2]
+    assert pair.arriving.count().carried == 2
+
+
+def test_a_batch_that_was_overtaken_is_put_before_the_other(pair: Pair):
+    pair.leaving.begin()
+    pair.stops()
+    pair.sends_to_source(2)
+    first = pair.leaving.take()
+    pair.sends_to_source(2)
+    pair.draws(pair.leaving.take())
+    pair.arriving.carry(first)
+    assert pair.after.got_numbers() == [0, 1, 2, 3]
+
+
 def test_late_frames_go_to_the_end_once_the_vm_runs(pair: Pair):
     pair.leaving.begin()
     pair.stops()

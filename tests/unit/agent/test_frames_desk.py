@@ -16,7 +16,7 @@ class Side:
         self.stays = stays
         self.closed = False
 
-    def carry(self, parcels: list[Any]) -> dict[str, int]:
+    def carry(self, parcels: list[Any], *, again: bool) -> dict[str, int]:
         return {"carried": len(parcels)}
 
     def restore_queues(self) -> None:

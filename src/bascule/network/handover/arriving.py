@@ -5,6 +5,7 @@
               frames come here directly from now on. What is carried later is put before those
     running   QEMU empties the tap: what is carried now goes to the end
 
+What the source sends again, because it was not answered, is told by its number, and not given twice either.
 A frame that was flooded to both hosts (broadcast, or a bridge that does not learn) came here directly as well: it is
 told by its bytes, and not given twice.
 """
@@ -65,6 +66,7 @@ class ArrivingTap:
         self._counters = TapCounters(tap.name)
         self._dropped_before = 0
         self._carried: list[Parcel] = []  # in the tap, in order, before those that came directly
+        self._numbers: set[int] = set()  # of the frames that the source has sent
         self._direct: Counter[int] = Counter()  # by `identity`
         self._kept: list[Parcel] = []  # what came directly, as long as it may have to go back
         self._kept_bytes = 0
@@ -86,9 +88,9 @@ class ArrivingTap:
         self.carry(parcels)
 
     def carry(self, parcels: Sequence[Parcel]) -> None:
-        """Put frames of the source in, before those that came directly if the VM does not run yet."""
+        """Put frames of the source in, before those that came directly if the VM does not run yet; each number once."""
         self.look()
-        fresh = [parcel for parcel in parcels if not self._came_directly(parcel)]
+        fresh = [each for each in parcels if self._is_new(each.number) and not self._came_directly(each)]
         if not fresh:
             return
         self.tally.carried += len(fresh)
@@ -151,6 +153,12 @@ class ArrivingTap:
             if len(self._kept) < KEPT_FRAMES and self._kept_bytes < KEPT_BYTES:
                 self._kept.append(parcel._replace(number=self.tally.waited))
                 self._kept_bytes += len(parcel.frame)
+
+    def _is_new(self, number: int) -> bool:
+        if number in self._numbers:
+            return False
+        self._numbers.add(number)
+        return True
 
     def _came_directly(self, parcel: Parcel) -> bool:
         if self._direct[identity(parcel)] <= 0:
