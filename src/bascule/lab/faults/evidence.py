@@ -21,6 +21,11 @@ class Word:
     facts: tuple[Mapping[str, Any], ...] = ()
     report: Mapping[str, Any] | None = None  # on the source, if it has one
 
+    @property
+    def phase(self) -> str:
+        """Where its side of the move stands; `ended` if it has no such move."""
+        return str((self.record or {}).get("phase", "ended"))
+
     def has(self, fact: str) -> bool:
         """Whether the journal holds a fact of that kind."""
         return any(each["name"] == fact for each in self.facts)
@@ -50,6 +55,9 @@ class Evidence:
     leftovers: Sequence[str] = ()
     excuse: str = ""  # why no copy runs, if none has to
     held: bool = False  # the outcome is rightly unknown: only an operator can decide
+    started_again: bool = (
+        False  # by its operator: the words are of before that as to the VM, of after it as to the move
+    )
     next_move: str = ""  # what went wrong with it, if anything
 
     def side_of(self, host: str) -> Side:

@@ -205,6 +205,7 @@ class Ground:
         if waited:
             seen.settled, later = settle(self.lab, self.guest.name, seen.hosts, seen.move_id)
             # What they said of the VM was said before its start, and is compared with what was seen then.
+            seen.started_again = True
             seen.words = {side: replace(word, state=seen.words[side].state) for side, word in later.items()}
         return ""
 

@@ -87,7 +87,8 @@ class Result:
         yield f"the command said, with status {seen.exit_status}:\n{_indented(seen.said)}"
         for side, said in seen.words.items():
             host = seen.hosts[side]
-            yield f"{host} ({side}) says: the VM is {said.state}; its record: {json.dumps(said.record)}"
+            when = " before its operator started it again" if seen.started_again else ""
+            yield f"{host} ({side}) says: the VM is {said.state}{when}; its record: {json.dumps(said.record)}"
             yield from (f"  {json.dumps(fact)}" for fact in said.facts)
             yield f"the end of its log:\n{log_tail(self.lab.host(host).places)}"
         yield f"the guest says: {json.dumps(seen.guest)}"

@@ -15,14 +15,14 @@ _WITHIN_S = 90.0
 _LOOK_S = 0.1
 _AT_REST = ("running", "stopped", "absent")
 _HELD_S = 3.0  # so long nothing changes but what an operator does
-_FOR_AN_OPERATOR = ("ended", "starting", "unsettled", "deciding")
+_FOR_AN_OPERATOR = ("unsettled", "deciding")
 
 
 def settle(lab: Lab, vm: str, hosts: Mapping[Side, str], move_id: str | None) -> tuple[bool, dict[Side, Word]]:
     """Wait until no move is under way on either host; return whether that came to be, and both agents' words.
 
     A destination that has taken a VM whose QEMU then ended waits for an operator to start it again, and its source
-    waits for that: this is a rest as well, which `waits_for_start` tells.
+    waits for that while it keeps its paused copy: this is a rest as well, which `waits_for_start` tells.
     """
     give_up_s = time.monotonic() + _WITHIN_S
     held_since_s: float | None = None
@@ -44,12 +44,13 @@ def settle(lab: Lab, vm: str, hosts: Mapping[Side, str], move_id: str | None) ->
 
 
 def waits_for_start(said: Mapping[Side, Word]) -> bool:
-    """Whether the VM was taken, has ended, and is the operator's to start."""
-    there = said[Side.DESTINATION]
-    phases = {side: (word.record or {}).get("phase", "ended") for side, word in said.items()}
-    return (
-        there.state == "stopped" and phases[Side.DESTINATION] == "starting" and phases[Side.SOURCE] in _FOR_AN_OPERATOR
-    )
+    """Whether the VM was taken, has ended, and is the operator's to start.
+
+    A source that has no copy either lets go of the VM by itself, and is waited for.
+    """
+    here, there = said[Side.SOURCE], said[Side.DESTINATION]
+    waits = here.phase == "ended" or (here.phase in _FOR_AN_OPERATOR and here.state == "moving-out")
+    return there.state == "stopped" and there.phase == "starting" and waits
 
 
 def _ask(lab: Lab, vm: str, host: str, move_id: str | None) -> tuple[Word, bool]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bascule.lab.faults.case import Side
+from bascule.lab.faults.case import Side, Target
 from bascule.lab.faults.evidence import Evidence
 from bascule.lab.faults.qemu_watch import doubled
 from bascule.migration.model import Mode
 
 TOTAL_OFF_S = 1.0
+SEEN_LATE_S = 0.05  # a phase, by those who follow the move
 BLACKOUT_OFF_MS = 20.0  # as the two clocks' difference was estimated, on a busy machine
+_WITH_AGENT = (Target.AGENT, Target.BOTH, Target.HOST)
 KINDS = ("doubled", "lost", "corrupted", "leftovers", "untrue", "stuck")
 
 
@@ -67,11 +69,23 @@ def held(seen: Evidence) -> str:
     killed = [qemu for hit in seen.hits for qemu in hit.killed if seen.side_of(qemu.host) is Side.DESTINATION]
     kept = any(qemu.dead_s is None and not qemu.runs for qemu in seen.qemus if seen.side_of(qemu.host) is Side.SOURCE)
     unknown = seen.exit_status in (None, 4) and (seen.words[Side.SOURCE].record or {}).get("outcome") == "unknown"
-    # An agent that was killed with it may not have written down that it decided; the next one tried to let it run.
-    taken = word.has("Decided") or word.has("RunFailed")
+    # Not by its facts: those of an agent that was killed with it are lost, those of the next one are written later.
+    taken = word.phase == "starting"
     if killed and kept and unknown and taken and not seen.running and word.state == "stopped":
         return f"the copy on {killed[0].host} was killed as it was told to run; the paused one was kept"
     return ""
+
+
+def let_go(seen: Evidence) -> bool:
+    """Whether the source has rightly ended the move as failed though the VM is the destination's.
+
+    The destination has taken it, and both copies are dead. Then the source has to say where it is, and what to do.
+    """
+    record = seen.words[Side.SOURCE].record or {}
+    there = seen.hosts[Side.DESTINATION]
+    dead = bool(seen.excuse) and not seen.running and seen.words[Side.DESTINATION].state == "stopped"
+    told = f"belongs to {there}" in record.get("reason", "") and "bascule vm start" in record.get("reason", "")
+    return dead and record.get("outcome") == "failed" and told
 
 
 def _sent(seen: Evidence) -> bool:
@@ -131,7 +145,7 @@ def _report(seen: Evidence) -> Iterator[Finding]:
         return
     if report["outcome"] != (seen.words[Side.SOURCE].record or {}).get("outcome"):
         yield Finding("untrue", f"the report says {report['outcome']}, and the list of moves does not")
-    seen_s = phases[-1] - phases[0]
+    seen_s = _ended_s(seen, phases) - phases[0]
     if report["total_s"] < seen_s - TOTAL_OFF_S:
         yield Finding("untrue", f"the report says that the move took {report['total_s']} s, and it took {seen_s:.1f} s")
     blackout_s = _blackout_s(seen)
@@ -140,6 +154,17 @@ def _report(seen: Evidence) -> Iterator[Finding]:
         if abs(off_ms) > BLACKOUT_OFF_MS:
             said = f"{report['blackout_ms']:.1f} ms"
             yield Finding("untrue", f"the report says that the blackout was {said}, and it was {off_ms:.1f} ms less")
+
+
+def _ended_s(seen: Evidence, phases: list[float]) -> float:
+    """When the move has ended at the earliest: when its end was seen, or the phase before it.
+
+    The second where the source's agent was hit in between: it may have written the end just before that, and one that
+    is started again writes it before it answers anybody.
+    """
+    before_s = phases[-2] if len(phases) > 1 else phases[-1]
+    hits = [hit for hit in seen.hits if hit.fault.side is Side.SOURCE and hit.fault.target in _WITH_AGENT]
+    return before_s if any(before_s - SEEN_LATE_S < hit.at_s < phases[-1] for hit in hits) else phases[-1]
 
 
 def _blackout_s(seen: Evidence) -> float | None:
@@ -157,13 +182,15 @@ def _truth(seen: Evidence) -> Iterator[Finding]:
     where = seen.hosts[Side.DESTINATION if arrived else Side.SOURCE]
     if seen.exit_status is not None and seen.exit_status not in (0, 1, 3, 4):
         yield Finding("untrue", f"the command ended with status {seen.exit_status}: {seen.said[-300:]}")
-    if (seen.exit_status == 0 and not arrived) or (seen.exit_status in (1, 3) and arrived):
+    given_up = let_go(seen)
+    stays = seen.exit_status == 1 or (seen.exit_status == 3 and not given_up)
+    if (seen.exit_status == 0 and not arrived) or (stays and arrived):
         yield Finding("untrue", f"the command ended with status {seen.exit_status}, and the VM belongs to {where}")
     source = seen.words[Side.SOURCE].record
     if source is not None:
         if source["outcome"] in (None, "unknown") or not source["reason"]:
             yield Finding("untrue", f"the source's record ends with {source['outcome']}: {source['reason']!r}")
-        elif (source["outcome"] == "completed") != arrived:
+        elif (source["outcome"] == "completed") != arrived and not given_up:
             yield Finding("untrue", f"the source says {source['outcome']}, and the VM belongs to {where}")
     yield from _report(seen)
     there = seen.words[Side.DESTINATION].record

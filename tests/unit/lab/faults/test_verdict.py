@@ -10,6 +10,7 @@ from bascule.lab.faults.case import Case, Fault, Side
 from bascule.lab.faults.evidence import Evidence, Word
 from bascule.lab.faults.injection import Hit
 from bascule.lab.faults.qemu_watch import WatchedQemu
+from bascule.lab.faults.settling import waits_for_start
 from bascule.lab.faults.verdict import held, judge, may_be_lost
 from bascule.lab.guest_sequence import SequenceReport
 from bascule.lab.processes import Process
@@ -189,7 +190,8 @@ def held_case(seen: Evidence) -> None:
     killed(seen, "h2", RESUME_S)
     seen.exit_status = 4
     seen.words[SOURCE] = Word("moving-out", record("unknown"), facts("CopyCompleted"))
-    seen.words[DESTINATION] = Word("stopped", record(None), facts("IncomingLoaded", "Decided"))
+    # An agent that was started again has the facts of its own life, and writes them when nothing happens any more.
+    seen.words[DESTINATION] = Word("stopped", {**record(None), "phase": "starting"}, ())
 
 
 def test_a_copy_killed_as_it_was_told_to_run_is_held_for_an_operator(seen: Evidence) -> None:
@@ -204,11 +206,96 @@ def test_a_copy_killed_as_it_was_told_to_run_is_held_for_an_operator(seen: Evide
         setting(hits=()),
         setting(qemus=[]),
         words(SOURCE, Word("moving-out", record("failed"))),
-        words(DESTINATION, Word("stopped", record(None), facts("IncomingLoaded"))),
-        words(DESTINATION, Word("absent", record("refused"), facts("IncomingLoaded", "Decided"))),
+        words(DESTINATION, Word("stopped", {**record(None), "phase": "loaded"}, facts("IncomingLoaded"))),
+        words(DESTINATION, Word("absent", {**record("refused"), "phase": "ended"}, facts("IncomingLoaded", "Decided"))),
     ],
 )
 def test_nothing_less_is_held(seen: Evidence, change: Callable[[Evidence], None]) -> None:
     held_case(seen)
     change(seen)
     assert not held(seen)
+
+
+LET_GO = "the VM belongs to h2 and is stopped: h2 took it; start it on h2: bascule vm start guest"
+
+
+def let_go_case(seen: Evidence) -> None:
+    """Both copies were killed after the decision, and the VM was started again on its destination."""
+    seen.qemus = [qemu("h1", 1.0, STOP_S), qemu("h2", RESUME_S)]
+    killed(seen, "h2", RESUME_S + 0.1)
+    killed(seen, "h1", RESUME_S + 0.2)
+    seen.exit_status, seen.excuse, seen.guest = None, may_be_lost(seen), None
+    said = {"outcome": "failed", "total_s": 5.1, "blackout_ms": None}
+    seen.words[SOURCE] = Word("absent", record("failed", LET_GO), facts("CopyCompleted"), said)
+    seen.words[DESTINATION] = Word("stopped", record("completed", ""), facts("Decided"))
+
+
+@pytest.mark.parametrize("status", [None, 3, 4])
+def test_a_source_that_let_go_of_a_vm_whose_copies_are_all_dead_is_acquitted(seen: Evidence, status: int) -> None:
+    let_go_case(seen)
+    seen.exit_status = status
+    assert judge(seen) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        setting(exit_status=0, words={SOURCE: Word("absent", None), DESTINATION: Word("absent", None)}),
+        setting(exit_status=1),
+        setting(excuse=""),
+        words(SOURCE, Word("absent", record("failed", "QEMU on h1 ended by itself"), facts("CopyCompleted"))),
+        words(SOURCE, Word("stopped", record("failed", LET_GO), facts("CopyCompleted"))),
+        words(DESTINATION, Word("absent", record("completed", ""), facts("Decided"))),
+    ],
+)
+def test_nothing_less_is_let_go_of(seen: Evidence, change: Callable[[Evidence], None]) -> None:
+    let_go_case(seen)
+    change(seen)
+    assert judge(seen)
+
+
+def in_phase(state: str, phase: str) -> Word:
+    return Word(state, {"phase": phase})
+
+
+@pytest.mark.parametrize(
+    ("source", "waits"),
+    [
+        (in_phase("moving-out", "unsettled"), True),
+        (in_phase("moving-out", "deciding"), True),
+        (in_phase("absent", "ended"), True),
+        (in_phase("stopped", "unsettled"), False),  # it has no copy either, and lets go
+        (in_phase("absent", "letting-go"), False),
+        (in_phase("absent", "releasing"), False),
+    ],
+)
+def test_an_operator_is_waited_for_where_he_alone_can_act(source: Word, *, waits: bool) -> None:
+    assert waits_for_start({SOURCE: source, DESTINATION: in_phase("stopped", "starting")}) is waits
+    assert not waits_for_start({SOURCE: source, DESTINATION: in_phase("stopped", "returning")})
+    assert not waits_for_start({SOURCE: source, DESTINATION: in_phase("running", "starting")})
+
+
+def restarted(seen: Evidence, fault: str, at_s: float) -> None:
+    seen.story = [(6.0, "phase checking"), (8.0, "phase releasing"), (11.0, "phase ended")]
+    seen.hits = (Hit(Fault.parse(fault), at_s, "releasing", "it"),)
+    report(total_s=3.5)(seen)
+
+
+def test_a_move_may_have_ended_before_an_agent_that_was_started_again_answers(seen: Evidence) -> None:
+    restarted(seen, "kill host@source releasing+60 for 100", 8.06)
+    assert judge(seen) == []
+    report(total_s=0.9)(seen)  # but not before what was seen of it
+    assert "untrue" in {finding.kind for finding in judge(seen)}
+
+
+@pytest.mark.parametrize(
+    ("fault", "at_s"),
+    [
+        ("kill agent@destination releasing+60 for 100", 8.06),
+        ("kill qemu@source releasing+60", 8.06),
+        ("kill agent@source deciding+1 for 100", 7.0),
+    ],
+)
+def test_what_does_not_hide_its_end_excuses_no_report(seen: Evidence, fault: str, at_s: float) -> None:
+    restarted(seen, fault, at_s)
+    assert "untrue" in {finding.kind for finding in judge(seen)}
