@@ -20,6 +20,7 @@ JOURNAL = (
     do.JournalWithdrawal,
     do.JournalReturn,
     do.JournalOverride,
+    do.LetGo,
     do.Decide,
     do.GiveBack,
 )

@@ -192,7 +192,14 @@ def _overrides(draft: Draft, me: int) -> bool:
 def _sources(draft: Draft) -> Iterator[tuple[int, int]]:
     for me in (0, 1):
         for number, _ in draft.host(me).engines:
-            undone = source.Releasing | source.Ended | source.Cancelling | source.Withdrawing | source.Resuming
+            undone = (
+                source.Releasing
+                | source.LettingGo
+                | source.Ended
+                | source.Cancelling
+                | source.Withdrawing
+                | source.Resuming
+            )
             if draft.is_source(me, number) and not isinstance(draft.engine(me, number), undone):
                 yield me, number
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tests.explorer.core import Core
@@ -74,6 +74,13 @@ def gives_back_to_nobody(state: Any, fact: Any, now: float) -> Step:
     return after, commands
 
 
+def lets_go_too_early(state: Any, fact: Any, now: float) -> Step:
+    """A source whose copy is dead lets go of a VM that was taken and does not run, though it may be given back."""
+    if isinstance(fact, facts.Answer) and fact.decision is Decision.TAKEN and not fact.running and not fact.given_back:
+        fact = replace(fact, ended=True)
+    return source.step(state, fact, now)
+
+
 def overwrites(entries: Mapping[Any, Entry], ballot: Ballot, value: Decision) -> tuple[Mapping[Any, Entry], Decision]:
     """The register holds what was written last."""
     return {**entries, (ballot.vm_uuid, ballot.epoch): Entry(value, ballot.move_id)}, value
@@ -86,7 +93,8 @@ MUTANTS = {
     "offers-too-late": Mutant(lambda: Core(source_step=offers_too_late), ONE_FAULT),
     "destroys-on-taken": Mutant(lambda: Core(source_step=destroys_on_taken), ONE_FAULT),
     "register-overwrites": Mutant(lambda: Core(settle=overwrites), ONE_FAULT),
-    "marks-ignored": Mutant(lambda: Core(marks_count=False), TWO_FAULTS),
+    "marks-ignored": Mutant(lambda: Core(marks_count=False), ONE_FAULT),
     "gives-back-to-nobody": Mutant(lambda: Core(destination_step=gives_back_to_nobody), TWO_FAULTS),
+    "lets-go-too-early": Mutant(lambda: Core(source_step=lets_go_too_early), TWO_FAULTS),
     "claims-do-not-age": Mutant(lambda: Core(claims_age=False), Budget(faults=1, operators=1), moves=2),
 }

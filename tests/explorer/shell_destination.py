@@ -29,7 +29,8 @@ def look_after(draft: Draft, me: int, number: int) -> None:
     state = draft.engine(me, number)
     for kind, asked in draft.host(me).waiting:
         prepared = kind == "prepare" and not isinstance(state, destination.Preparing)
-        if asked == number and (prepared or (kind != "prepare" and isinstance(state, ANSWERED))):
+        answered = isinstance(state, ANSWERED) or (isinstance(state, destination.Starting) and state.ended)
+        if asked == number and (prepared or (kind != "prepare" and answered)):
             reply(draft, me, kind, number)
     note = (number, draft.core.commands.of(NoteEnd()))
     if isinstance(state, destination.Ran | destination.Discarded) and note not in draft.host(me).todo:
@@ -54,7 +55,9 @@ def view(draft: Draft, me: int, number: int) -> Any:
     match draft.engine(me, number):
         case destination.Ran():
             return facts.Answer(Decision.TAKEN, running=True)
-        case destination.Starting() | destination.Returning():
+        case destination.Starting(ended=ended):
+            return facts.Answer(Decision.TAKEN, ended=ended)
+        case destination.Returning():
             return facts.Answer(Decision.TAKEN)
         case destination.Discarding(given_back=given_back) | destination.Discarded(given_back=given_back):
             return facts.Answer(Decision.TAKEN if given_back else Decision.REFUSED, given_back=given_back)
@@ -182,8 +185,10 @@ def _let_run(draft: Draft, me: int, number: int) -> None:
 
 
 def _tell_no_qemu(draft: Draft, me: int, number: int) -> None:
+    host = draft.host(me)
+    ended = host.qemu is None and host.row is not None and host.row.owner == NAMES[me]
     never_ran = certainly_never_ran(draft, me, number)
-    draft.tell(me, number, facts.NeverRan("") if never_ran else facts.RunFailed(""))
+    draft.tell(me, number, facts.NeverRan("") if never_ran else facts.RunFailed("", ended=ended))
 
 
 def _cont(draft: Draft, me: int, number: int) -> None:

@@ -55,6 +55,10 @@ def perform(draft: Draft, me: int, entry: Entry) -> None:
             draft.tell(me, number, facts.OverrideDurable())
         case do.DestroySource():
             _release(draft, me, number)
+        case do.LetGo(outcome=outcome):
+            _let_go(draft, me, number)
+            conclude(draft, me, number, outcome)  # in the same write
+            draft.tell(me, number, facts.CopyDestroyed())
         case EndSource():
             if my_qemu(draft, me, number):
                 draft.put(me, qemu=None)
@@ -150,6 +154,16 @@ def _release(draft: Draft, me: int, number: int) -> None:
     then(draft, me, number, EndSource())
 
 
+def _let_go(draft: Draft, me: int, number: int) -> None:
+    move, row = draft.move(number), draft.host(me).row
+    assert row is not None
+    if my_qemu(draft, me, number):
+        raise Broken(f"{NAMES[me]} lets go of the VM, and has its copy")
+    if row.epoch < move.epoch:
+        draft.put(me, row=Ownership(UUID, move.destination, move.epoch))
+    draft.put_saved(number, "")
+
+
 def _let_run(draft: Draft, me: int, number: int) -> None:
     qemu = draft.host(me).qemu
     if not my_qemu(draft, me, number) or qemu is None or qemu.balky:
@@ -179,10 +193,12 @@ def look_at_truth(draft: Draft, me: int, number: int, outcome: Outcome) -> None:
     completed = outcome is Outcome.COMPLETED
     if completed and not _ran_by(draft, there, number):
         raise Broken(f"`{outcome}` is told, and the VM has never run on {NAMES[there]}")
-    if not completed and _ran_by(draft, there, number) and not draft.rest.overruled:
-        raise Broken(f"`{outcome}` is told, and the VM has run on {NAMES[there]}")
     here = row is not None and row.owner == NAMES[me]
-    if number == len(draft.rest.moves) and completed is here and not (draft.rest.overruled and not completed):
+    let_go = draft.rest.lost and not here and outcome is Outcome.FAILED  # it may have run there before it was killed
+    if not completed and _ran_by(draft, there, number) and not draft.rest.overruled and not let_go:
+        raise Broken(f"`{outcome}` is told, and the VM has run on {NAMES[there]}")
+    excused = not completed and (draft.rest.overruled or let_go)
+    if number == len(draft.rest.moves) and completed is here and not excused:
         raise Broken(f"`{outcome}` is told, and the VM belongs to {row.owner if row else 'nobody'}")
 
 

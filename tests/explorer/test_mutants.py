@@ -50,13 +50,24 @@ STORIES = {
             "X journals that its offer is settled: the VM stays",
         ),
     ),
-    "marks-ignored": (
-        "X runs the VM as it was before it ran elsewhere",
+    "lets-go-too-early": (
+        "`failed` is told, and the VM belongs to Y",
         (
-            "Y tells its QEMU to run the VM - it runs, and nobody hears of that",
-            "QEMU on Y is killed",
+            "QEMU on X is killed",
+            "Y is asked by X: take the VM, my copy is dead",
+            "Y writes the register, asking for `taken`",
+            "X journals that the VM is Y's and has ended there, which ends the move",
+        ),
+    ),
+    "marks-ignored": (
+        "the VM belongs to neither host",
+        (
+            "Y tells its QEMU to run the VM",
+            "host Y loses power",
+            "the agent of Y is back",
             "Y journals that it gives the VM back",
-            "X looks whether the VM may run here",
+            "X hears Y's answer to 'take the VM, my copy is complete and stands still': taken, and it runs",
+            "X journals that the VM is Y's",
         ),
     ),
 }

@@ -25,6 +25,7 @@ COMMANDS: dict[type, str] = {
     do.JournalReturn: "{me} journals that it has the VM back",
     do.JournalOverride: "{me} journals the operator's word for itself",
     do.DestroySource: "{me} journals that the VM is {you}'s",
+    do.LetGo: "{me} journals that the VM is {you}'s and has ended there, which ends the move",
     EndSource: "{me} ends its own copy",
     do.RemoveSavedState: "{me} removes the saved state",
     do.RunVcpus: "{me} looks whether the VM may run here",
@@ -138,6 +139,8 @@ def _fact(message: Message) -> str:
             return "yes"
         case facts.Answer(given_back=True):
             return "taken, and given back"
+        case facts.Answer(ended=True):
+            return "taken, and it has ended there"
         case facts.Answer(decision=decision, running=running):
             return f"{decision}{', and it runs' if running else ''}"
         case fact:

@@ -209,8 +209,12 @@ class DestinationMove:
         """Wait for what can be said for good, but not longer than whoever asks does."""
         with suppress(TimeoutError):
             async with asyncio.timeout(ANSWER_WITHIN_S), self._changed:
-                await self._changed.wait_for(lambda: isinstance(self.state, SETTLED))
+                await self._changed.wait_for(lambda: isinstance(self.state, SETTLED) or self._ended_for_good)
         return self.view()
+
+    @property
+    def _ended_for_good(self) -> bool:
+        return isinstance(self.state, destination.Starting) and self.state.ended
 
     def view(self) -> dict[str, Any]:
         """Return what this side can say of the decision."""
@@ -232,6 +236,7 @@ class DestinationMove:
             "decision": decision.value if decision else None,
             "running": isinstance(self.state, destination.Ran),
             "given_back": given_back,
+            "ended": self._ended_for_good,
             "loading": isinstance(self.state, destination.Receiving) and self.move.mode is Mode.QUICK,
             "reason": reason,
             "times_us": dict(self._times),
@@ -459,11 +464,8 @@ class DestinationMove:
     async def _let_run(self) -> None:
         vm = self._host.machines.get(self.move.vm_uuid)  # what was incoming, or what an operator has started since
         if vm is None or not vm.machine.process.alive:
-            reason = f"QEMU of vm {self.move.vm} has ended"
-            if self._never_ran():  # it ended before anybody told it to run
-                self.deliver(facts.NeverRan(reason))
-                return
-            raise Failed(f"{reason}; start it again: bascule vm start {self.move.vm}")
+            await self._tell_ended()
+            return
         machine = vm.machine
         # Asked also where it must be paused: one that is just dying fails here, before a mark makes that uncertain.
         if await machine.status() != "running":
@@ -478,6 +480,23 @@ class DestinationMove:
             vm.watch_arrival(
                 self.move.id, resumed_us, guest_can_announce="announce-self" in self._host.features.commands
             )
+
+    async def _tell_ended(self) -> None:
+        """There is no QEMU of the VM, which was taken: it never ran, or it may have run and is its operator's to start.
+
+        The second is for good, and told to a source that may let go of the VM on that word. So it is not told while an
+        operator is just starting it: his mark is taken back if QEMU says no.
+        """
+        host, uuid = self._host, self.move.vm_uuid
+        row = await host.journal.vm_by_uuid(uuid)
+        reason = f"QEMU of vm {self.move.vm} has ended"
+        starting = host.machines.changing(uuid).locked() or host.machines.get(uuid) is not None
+        if not starting and self._never_ran():  # it ended before anybody told it to run
+            self.deliver(facts.NeverRan(reason))
+            return
+        reason += f"; start it again: bascule vm start {self.move.vm}"
+        self._log.warning("VM does not run", why=reason)
+        self.deliver(facts.RunFailed(reason, ended=not starting and row is not None and row.here))
 
     async def _restore(self) -> None:
         """Put back what the move has raised in the VM's QEMU: after the blackout, and before the move is done with."""

@@ -25,6 +25,7 @@ async def answer_from_journal(host: Host, ballot: Ballot) -> dict[str, Any]:
         "decision": held.value,
         "running": taken and fate == "ran",
         "given_back": taken and fate == "given back",
+        "ended": False,
         "loading": False,
         "reason": reason,
         "times_us": {"asked": None, "loaded": None, "decided": None, "resumed": None},

@@ -21,6 +21,7 @@ MESSAGES = {
     "deciding": "waiting for the destination's decision",
     "unsettled": "the destination does not answer; the paused copy is kept",
     "releasing": "the VM runs on the destination; removing the copy here",
+    "letting-go": "the VM belongs to the destination, and has ended on both hosts",
     "confirming": "an operator gave the VM to the destination; asking whether it runs there",
     "resuming": "the VM is let run on here",
     "ended": "ended",

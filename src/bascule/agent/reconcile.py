@@ -111,13 +111,13 @@ async def _go_on_released(host: Host, record: MoveRecord, vm: VmRecord | None) -
         await sweep_saved_state(host, move, from_dict(vm.definition))
     assert isinstance(state, source.Ended)  # noqa: S101 - `released` knows of nothing else without a row
     outcome, reason = state.ending.outcome, state.ending.reason
-    report = bare_report(record, outcome, reason)
+    report = bare_report(record, outcome, reason, vm.owner if vm is not None else None)
     await host.journal.end_move(move.id, "source", outcome.value, reason, report)
 
 
-def bare_report(record: MoveRecord, outcome: Outcome, reason: str) -> dict[str, Any]:
-    """Return the report of a move of which nothing was measured but its beginning."""
-    return Story(record.move, record.started_at, "", 0).report(outcome, reason, _ago_s(record))
+def bare_report(record: MoveRecord, outcome: Outcome, reason: str, belongs_to: str | None = None) -> dict[str, Any]:
+    """Return the report of a move of which nothing was measured but its beginning, and that ends now."""
+    return Story(record.move, record.started_at, "", 0).report(outcome, reason, _ago_s(record), belongs_to)
 
 
 def _ago_s(record: MoveRecord) -> float:

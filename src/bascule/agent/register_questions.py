@@ -53,7 +53,9 @@ async def ask_register(
         return facts.StillLoading(answer["reason"]) if answer["loading"] else facts.NoAnswer(answer["reason"])
     if answer["running"]:
         _note_times(story, move, answer["times_us"], now_s + (wall_us() - asked_us) / 1e6)
-    return facts.Answer(Decision(answer["decision"]), answer["running"], answer["reason"], answer["given_back"])
+    ended = bool(answer.get("ended"))  # agents of older versions do not say so
+    decision, given_back = Decision(answer["decision"]), answer["given_back"]
+    return facts.Answer(decision, answer["running"], answer["reason"], given_back, ended)
 
 
 async def _by_line(line: SwitchoverLine, word: dict[str, Any]) -> Any:

@@ -27,7 +27,7 @@ from bascule.agent.look_back import look_back
 from bascule.agent.machines import RunningVm
 from bascule.agent.peers import NoAnswerError
 from bascule.agent.progress import Watchers
-from bascule.agent.quick import remove_saved_state, save_state
+from bascule.agent.quick import remove_saved_state, save_state, sweep_saved_state
 from bascule.agent.register_questions import ask_register
 from bascule.agent.switchover_line import SwitchoverLine
 from bascule.errors import BasculeError, Finding, Unknown
@@ -132,7 +132,7 @@ class SourceMove:
 
     def cancel(self, who: str) -> tuple[bool, str]:
         """Ask for the end of the move. Return whether that is still possible, and what will happen."""
-        if isinstance(self.state, source.Releasing | source.Confirming):
+        if isinstance(self.state, source.Releasing | source.LettingGo | source.Confirming):
             return False, f"too late: vm {self.move.vm} belongs to {self.move.destination}"
         if isinstance(self.state, source.Ended):
             return False, "the move has ended already"
@@ -208,7 +208,7 @@ class SourceMove:
 
     async def _watch_process(self) -> None:
         status = await self.vm.machine.exited()
-        if not isinstance(self.state, source.Releasing | source.Confirming | source.Ended):
+        if not isinstance(self.state, source.Releasing | source.LettingGo | source.Confirming | source.Ended):
             self.deliver(facts.SourceGone(str(status)))
 
     # --- what QEMU says ----------------------------------------------------------------------------------------------
@@ -327,6 +327,7 @@ class SourceMove:
                 | do.JournalReturn()
                 | do.JournalOverride()
                 | do.DestroySource()
+                | do.LetGo()
             ):
                 self.deliver(facts.JournalFailed(why))
             case do.StartCopy() if uncertain:
@@ -401,7 +402,10 @@ class SourceMove:
                 await host.claims.override(move, self.peer, against=move.destination)
                 self.deliver(facts.OverrideDurable())
             case do.DestroySource():
-                await self._destroy()
+                await self._destroy(None)
+            case do.LetGo(outcome=outcome, reason=reason):
+                await sweep_saved_state(host, move, self.vm.definition)
+                await self._destroy(self.story.report(outcome, reason, self.now(), move.destination))
             case do.RemoveSavedState():
                 await asyncio.to_thread(remove_saved_state, host, move, self.vm.definition)
             case do.RunVcpus():
@@ -452,7 +456,8 @@ class SourceMove:
                 self._log.warning("copy cannot be ended yet", error=str(error))
                 await asyncio.sleep(AGAIN_S)
 
-    async def _destroy(self) -> None:
+    async def _destroy(self, ended: dict[str, Any] | None) -> None:
+        """Journal who has the VM now, and with it the report of a move that has `ended` by that; then clean up."""
         if self.move.mode is Mode.LIVE:
             with suppress(BasculeError):
                 stats = await self._control.query()
@@ -464,7 +469,7 @@ class SourceMove:
             self._departure.ran()
         looking = self._spawn(self._look_back(), "look back at the switchover")
         self._frames.count()
-        await self._host.journal.release(self.move)  # changes nothing where a later epoch is known
+        await self._host.journal.release(self.move, ended)  # changes nothing where a later epoch is known
         leftover = ""
         try:
             await self._host.machines.destroy(self.vm)
@@ -493,8 +498,8 @@ class SourceMove:
             self.checked.set_result(())
         self.story.network = self._departure.for_report()
         self.story.frames = self._frames.report()
-        self.report = self.story.report(outcome, reason, self.now())
         final = isinstance(self.state, source.Ended)
+        self.report = self.story.report(outcome, reason, self.now(), await self._owner() if final else None)
         if final and self._removing is not None:
             await asyncio.wait(
                 [self._removing], timeout=CLEAN_DEADLINE_S
@@ -515,6 +520,13 @@ class SourceMove:
             self.ended.set()
         else:
             self.watchers.end(self.report)
+
+    async def _owner(self) -> str | None:
+        """The host that has the VM, as far as this one's journal knows."""
+        with suppress(BasculeError):
+            row = await self._host.journal.vm_by_uuid(self.move.vm_uuid)
+            return row.owner if row is not None else None
+        return None
 
 
 def phase_name(state: source.State) -> str:

@@ -217,9 +217,19 @@ class Journal:
         """The destination took the VM and gave it back: it is this host's, at the epoch after the move's."""
         await self._write(lambda db: custody.keep(db, move.vm_uuid, move.id, move.epoch + 1))
 
-    async def release(self, move: Move) -> None:
-        """The VM belongs to the move's destination now. The row stays, to answer late questions."""
-        await self._write(lambda db: custody.release(db, move.vm_uuid, move.destination, move.epoch))
+    async def release(self, move: Move, ended: Json | None = None) -> None:
+        """The VM belongs to the move's destination now. The row stays, to answer late questions.
+
+        `ended`: the report of the move, where it ends by this without that the VM runs there; else a restarted agent
+        takes it for one that does.
+        """
+
+        def work(db: sqlite3.Connection) -> None:
+            custody.release(db, move.vm_uuid, move.destination, move.epoch)
+            if ended is not None:
+                _end(db, move.id, "source", ended["outcome"], ended["reason"], report=ended)
+
+        await self._write(work)
 
     async def decision(self, ballot: Ballot) -> Decision | None:
         """Read what the register holds for this ballot."""
@@ -352,9 +362,7 @@ class Journal:
 
     async def end_move(self, move_id: str, side: Side, outcome: str, reason: str, report: Json | None) -> None:
         """Note how a move ended."""
-        values = (outcome, reason, json.dumps(report) if report is not None else None, move_id, side)
-        query = "update move set outcome = ?, reason = ?, report = ? where id = ? and side = ?"
-        await self._write(lambda db: db.execute(query, values), tidy=True)
+        await self._write(lambda db: _end(db, move_id, side, outcome, reason, report=report), tidy=True)
 
     async def end_incoming(self, move: Move, outcome: str, reason: str) -> None:
         """Note how a move to here ended and, for one that completed, that the VM ran here: late questions ask that."""
@@ -456,6 +464,11 @@ class Journal:
                 for row in db.execute(query, (move_id, side))
             ]
         )
+
+
+def _end(db: sqlite3.Connection, move_id: str, side: Side, outcome: str, reason: str, *, report: Json | None) -> None:
+    values = (outcome, reason, json.dumps(report) if report is not None else None, move_id, side)
+    db.execute("update move set outcome = ?, reason = ?, report = ? where id = ? and side = ?", values)
 
 
 def _write_back(db: sqlite3.Connection, how: str) -> None:

@@ -102,6 +102,18 @@ class DestroySource:
 
 
 @dataclass(frozen=True, slots=True)
+class LetGo:
+    """Journal in one step that the VM is the destination's and that the move ended so; then clean up after QEMU.
+
+    One step, since a restarted agent takes a VM that was released for one that runs there. The saved state of a Quick
+    Migration, which nobody can load any more, is removed first. Answer: as `DestroySource`.
+    """
+
+    outcome: Outcome
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class RemoveSavedState:
     """Remove the saved state of a Quick Migration. No answer."""
 
@@ -197,6 +209,7 @@ SourceCommand = (
     | JournalReturn
     | JournalOverride
     | DestroySource
+    | LetGo
     | RemoveSavedState
     | Conclude
     | RunVcpus

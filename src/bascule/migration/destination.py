@@ -21,6 +21,8 @@ Invariants, each tested:
 - the incoming copy is destroyed only after `refused` is durable, or the VM given back, or another host owns it later;
 - the VM is given back only when it is certain that no vCPU has run here, and while its QEMU lives here, only to a
   source that has just said that its own copy lives;
+- once it was told that the VM has ended here and may have run, it is never given back: a source without a copy of its
+  own lets go of it then;
 - a silent source changes nothing: the copy here may be the last good one.
 """
 
@@ -92,13 +94,14 @@ class Starting:
     Where its QEMU is gone and may have run, it is the operator who starts it. `never`: how often in a row QEMU said no,
     and it was certain that no vCPU had run; -1 once it was not certain, or the source's copy is known to be dead. After
     `RUN_TRIES` of them it is given back, as soon as the source says by asking that its own copy lives: the copy here
-    may be the last.
+    may be the last. `ended`: its QEMU is gone and may have run, which is told, and holds for good.
     """
 
     move: Move
     failure: str = ""
     failures: int = 0
     never: int = 0
+    ended: bool = False
     try_again_s: float | None = None
 
 
@@ -334,7 +337,7 @@ def _starting(state: Starting, fact: facts.DestinationFact, now: float) -> Step:
     match fact:
         case facts.GuestRunning():
             return Ran(state.move), (do.AnnounceHere(),) if state.failures else ()
-        case facts.NeverRan(reason=reason):
+        case facts.NeverRan(reason=reason) if not state.ended:
             return Returning(state.move, reason), (do.GiveBack(),)
         case facts.StoodDown(reason=reason):
             return Discarding(state.move, reason), (do.DestroyIncoming(),)
@@ -346,11 +349,12 @@ def _starting(state: Starting, fact: facts.DestinationFact, now: float) -> Step:
             state.never >= RUN_TRIES and state.try_again_s is not None  # nothing is being tried
         ):
             return Returning(state.move, state.failure), (do.GiveBack(),)
-        case facts.RunFailed(reason=reason, never_ran=never_ran):
+        case facts.RunFailed(reason=reason, never_ran=never_ran, ended=ended):
             never = min(state.never + 1, RUN_TRIES) if never_ran and state.never >= 0 else -1
             wait_s = min(RUN_AGAIN_S * 2.0**state.failures, RUN_AGAIN_AT_MOST_S)
             failures = min(state.failures + 1, RUN_TRIES)
-            return replace(state, failure=reason, failures=failures, never=never, try_again_s=now + wait_s), ()
+            state = replace(state, failure=reason, failures=failures, never=never, ended=state.ended or ended)
+            return replace(state, try_again_s=now + wait_s), ()
         case facts.Tick() if state.try_again_s is not None and now >= state.try_again_s:
             return replace(state, try_again_s=None), (do.RunVcpus(),)
         case _:

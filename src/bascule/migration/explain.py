@@ -97,6 +97,11 @@ def explain_source(state: source.State) -> Explanation:
         case source.Releasing():
             where = state.ending.reason if state.ending is not None else f"vm {move.vm} runs on {there}"
             return Explanation(where, Standing.UNDER_WAY, (f"The old copy on {here} is being removed.",))
+        case source.LettingGo() if state.try_again_s is not None:
+            return _journal_full(move, here, state.ending.reason, f"QEMU on {here} has ended.")
+        case source.LettingGo():
+            known = (f"What is left of it on {here} is being removed.",)
+            return Explanation(state.ending.reason, Standing.UNDER_WAY, known)
         case source.Confirming():
             return _confirming(state)
         case source.Ended():
@@ -231,6 +236,8 @@ def explain_destination(state: destination.State) -> Explanation:
         case destination.Taking():
             known = (f"Its state is on {here} completely, and the decision is being written.",)
             return Explanation(f"vm {move.vm} is being taken by {here}", Standing.UNDER_WAY, known)
+        case destination.Starting() if state.ended:
+            return _has_ended(state)
         case destination.Starting() if state.failure:
             return _does_not_run(state)
         case destination.Starting():
@@ -302,6 +309,25 @@ def _loaded(move: Move) -> Explanation:
             _run_here(move, there, f"the VM goes on here from the moment at which it was stopped on {there}"),
         ),
         run_here_against=there,
+    )
+
+
+def _has_ended(state: destination.Starting) -> Explanation:
+    move, here, there = state.move, state.move.destination, state.move.source
+    return Explanation(
+        f"vm {move.vm} belongs to {here} and is stopped",
+        known=(
+            f"It was taken over from {there}, and its QEMU on {here} has ended. It may have run before that, so it "
+            f"is not given back to {there}.",
+        ),
+        settles=(f"It is started on {here}. Until then the move counts as not ended.",),
+        choices=(
+            Choice(
+                f"bascule vm start {move.vm}",
+                "it starts anew from its disks: what was only in its memory is lost, and a paused copy that "
+                f"{there} may still keep is removed",
+            ),
+        ),
     )
 
 

@@ -147,12 +147,15 @@ class Answer:
     """What the destination's decision register holds, and whether the VM runs there.
 
     `given_back`: the destination had taken the VM, no vCPU of it ever ran there, and it has given it up for good.
+    `ended`: it has taken the VM, its QEMU there has ended and may have run: it will never be given back, and an
+    operator alone can start it there. Agents of older versions do not say so, and then it is not so.
     """
 
     decision: Decision
     running: bool = False
     reason: str = ""
     given_back: bool = False
+    ended: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,11 +270,13 @@ class GuestRunning:
 class RunFailed:
     """The vCPUs could not be let run on this host, or it is not known whether they do.
 
-    `never_ran`: it is certain that none of them has run, since QEMU itself said no.
+    `never_ran`: it is certain that none of them has run, since QEMU itself said no. `ended`, on the destination: its
+    QEMU has ended and may have run before, the VM is this host's, and nobody is just starting it. That is so for good.
     """
 
     reason: str
     never_ran: bool = False
+    ended: bool = False
 
 
 @dataclass(frozen=True, slots=True)

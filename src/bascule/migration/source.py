@@ -19,6 +19,8 @@ Invariants, each tested:
 - `Withdrawing` is entered only when the state was never completely sent, and such a move never asks the destination to
   take;
 - the source's copy is destroyed only on word that the VM runs on the destination;
+- a source whose own QEMU is dead lets go of a VM that does not run there only on word that it has ended there and is
+  never given back (`LettingGo`): a VM that could still come back would belong to nobody then;
 - the downtime limit is raised only at the end of a round, and only within the promise.
 """
 
@@ -43,6 +45,7 @@ from bascule.migration.source_states import (
     Deciding,
     Ended,
     Ending,
+    LettingGo,
     Offering,
     Preparing,
     Releasing,
@@ -66,6 +69,7 @@ __all__ = [  # the states are looked for here
     "Deciding",
     "Ended",
     "Ending",
+    "LettingGo",
     "Offering",
     "Preparing",
     "Releasing",
@@ -109,7 +113,7 @@ def step(state: State, fact: facts.SourceFact, now: float, *, fixed_ms: float = 
             return _saving(state, fact, now)
         case SwitchingOver():
             return _switching_over(state, fact, now)
-        case Cancelling() | Withdrawing() | Deciding() | Unsettled() | Releasing() | Resuming():
+        case Cancelling() | Withdrawing() | Deciding() | Unsettled() | Releasing() | LettingGo() | Resuming():
             return source_ending.step(state, fact, now)
         case Confirming():
             return source_confirming.step(state, fact, now)

@@ -19,6 +19,7 @@ from bascule.migration.source_states import (
     Deciding,
     Ended,
     Ending,
+    LettingGo,
     Releasing,
     Resuming,
     State,
@@ -35,7 +36,7 @@ RUN_TRIES = 6  # after as many failures to let the VM run the outcome is reporte
 RUN_AGAIN_LATER_S = 5.0
 
 Step = tuple[State, tuple[do.SourceCommand, ...]]
-Trying = Cancelling | Withdrawing | Deciding | Unsettled | Releasing | Resuming
+Trying = Cancelling | Withdrawing | Deciding | Unsettled | Releasing | LettingGo | Resuming
 
 
 def step(state: Trying, fact: facts.SourceFact, now: float) -> Step:
@@ -53,6 +54,8 @@ def step(state: Trying, fact: facts.SourceFact, now: float) -> Step:
             return _deciding(state, fact, now)
         case Releasing():
             return _releasing(state, fact, now)
+        case LettingGo():
+            return _letting_go(state, fact, now)
         case Resuming():
             return _resuming(state, fact, now)
         case _:
@@ -167,6 +170,8 @@ def _deciding(state: Deciding | Unsettled, fact: facts.SourceFact, now: float) -
             return resuming, (do.JournalReturn(),)
         case facts.Answer(decision=Decision.TAKEN, running=True):
             return Releasing(state.move), (do.DestroySource(),)
+        case facts.Answer(decision=Decision.TAKEN, ended=True) if state.source_gone:
+            return _let_go(state.move)
         case facts.Answer(decision=Decision.TAKEN, reason=reason):
             but = f"which does not run it: {reason}" if reason else "which does not run it yet"
             return _ask_later(state, now, f"it belongs to {there}, {but}")
@@ -238,6 +243,31 @@ def _releasing(state: Releasing, fact: facts.SourceFact, now: float) -> Step:
             return replace(state, try_again_s=now + AGAIN_S), ()
         case facts.Tick() if state.try_again_s is not None and now >= state.try_again_s:
             return replace(state, try_again_s=None), (do.DestroySource(),)
+        case _:
+            return state, ()
+
+
+def _let_go(move: Move) -> Step:
+    """Nothing is left here to keep, and the destination never gives the VM back: an operator starts it there."""
+    here, there = move.source, move.destination
+    reason = (
+        f"the VM belongs to {there} and is stopped: {there} took it, and its QEMU there has ended, as the one on "
+        f"{here} had; what was only in its memory is lost; start it on {there}: bascule vm start {move.vm}"
+    )
+    return LettingGo(move, Ending(Outcome.FAILED, reason)), (do.LetGo(Outcome.FAILED, reason),)
+
+
+def _letting_go(state: LettingGo, fact: facts.SourceFact, now: float) -> Step:
+    match fact:
+        case facts.CopyDestroyed(leftover=leftover):
+            reason = state.ending.reason
+            if leftover:
+                reason = f"{reason}; what is left of it here could not be removed: {leftover}"
+            return conclude(state.move, replace(state.ending, reason=reason))
+        case facts.JournalFailed():
+            return replace(state, try_again_s=now + AGAIN_S), ()
+        case facts.Tick() if state.try_again_s is not None and now >= state.try_again_s:
+            return replace(state, try_again_s=None), (do.LetGo(state.ending.outcome, state.ending.reason),)
         case _:
             return state, ()
 

@@ -143,6 +143,15 @@ class Releasing:
 
 
 @dataclass(frozen=True, slots=True)
+class LettingGo:
+    """The VM belongs to the destination, has ended there, and its QEMU here is dead: the journal is being told so."""
+
+    move: Move
+    ending: Ending
+    try_again_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Confirming:
     """An operator gave the VM to the destination, which alone can tell that it runs; the copy here is gone.
 
@@ -201,6 +210,7 @@ State = (
     | Deciding
     | Unsettled
     | Releasing
+    | LettingGo
     | Confirming
     | Resuming
     | Ended
@@ -217,12 +227,13 @@ SUCCESSORS: dict[type[State], tuple[type[State], ...]] = {
     SwitchingOver: (Deciding, Cancelling, Withdrawing),
     Cancelling: (Withdrawing, Deciding),
     Withdrawing: (Ended,),
-    Deciding: (Releasing, Resuming, Unsettled),
-    Unsettled: (Releasing, Resuming),
+    Deciding: (Releasing, LettingGo, Resuming, Unsettled),
+    Unsettled: (Releasing, LettingGo, Resuming),
     Releasing: (Confirming, Ended),
+    LettingGo: (Ended,),
     Confirming: (Ended,),
     Resuming: (Ended,),
     Ended: (),
 }
 # Entering one of these from a state outside them means that the VM belongs to the destination for good.
-AFTER_THE_DECISION: frozenset[type[State]] = frozenset({Releasing, Confirming})
+AFTER_THE_DECISION: frozenset[type[State]] = frozenset({Releasing, LettingGo, Confirming})

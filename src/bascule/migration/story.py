@@ -160,8 +160,8 @@ class Story:
             return None
         return (times.resumed - times.destination_ahead_us - times.stopped) / 1000
 
-    def report(self, outcome: Outcome, reason: str, total_s: float) -> dict[str, Any]:
-        """Put the record together."""
+    def report(self, outcome: Outcome, reason: str, total_s: float, belongs_to: str | None = None) -> dict[str, Any]:
+        """Put the record together. `belongs_to`: the host that has the VM at the end, None if that is not known."""
         move = self.move
         blackout_ms = self.blackout_ms() if outcome is Outcome.COMPLETED else None
         return {
@@ -173,6 +173,7 @@ class Story:
             "mode": move.mode.value,
             "outcome": outcome.value,
             "reason": reason,
+            "belongs_to": belongs_to,
             "started_at": self.started_at,
             "total_s": round(total_s, 4),
             "goals": {"max_blackout_ms": move.goals.max_blackout_ms, "deadline_s": move.goals.deadline_s},

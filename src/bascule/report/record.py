@@ -181,6 +181,7 @@ class Report:
     network: Network | None
     frames: Frames | None
     outage: Outage | None
+    belongs_to: str = ""  # the host that has the VM at the end, if that is known
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Report:
@@ -231,6 +232,7 @@ class Report:
             network=read_network(network) if network else None,
             frames=read_frames(frames) if frames else None,
             outage=_outage(outage) if outage else None,
+            belongs_to=reading.text(data, "belongs_to"),
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -25,7 +25,8 @@ def headline(report: Report) -> str:
         case "cancelled":
             told = f"{vm} stays on {source}; its move to {destination} was cancelled{after}{because}"
         case "failed":
-            told = f"{vm} stays on {source}; its move to {destination} failed{after}{because}"
+            stays = f"stays on {source}" if report.belongs_to in ("", report.source) else f"is not on {source} any more"
+            told = f"{vm} {stays}; its move to {destination} failed{after}{because}"
         case _:
             told = (
                 f"It cannot be told from here whether {vm} runs on {source} or on {destination}:"

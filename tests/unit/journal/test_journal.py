@@ -149,6 +149,24 @@ async def test_a_release_is_one_change_and_a_late_one_changes_nothing(journal: J
     await again.close()
 
 
+async def test_a_release_that_ends_its_move_does_both_or_neither(journal: Journal, path: Path) -> None:
+    """A restarted agent would take the VM for one that runs on its destination."""
+    await journal.define(vm())
+    await journal.begin_move(record())
+    report = {"outcome": "failed", "reason": "it belongs to h2, and is stopped"}
+    with pytest.raises(TypeError):
+        await journal.release(move(), {**report, "not JSON": object()})
+    assert await journal.vm("web") == vm()
+    await journal.release(move(), report)
+    again = await reopened(journal, path)
+    assert await again.vm_by_uuid(UUID) == vm(owner="h2", here=False, epoch=2)
+    ended = await again.move("m1", "source")
+    assert ended is not None
+    assert (ended.outcome, ended.reason, ended.report) == ("failed", report["reason"], report)
+    assert await again.moves("source", unfinished=True) == []
+    await again.close()
+
+
 # --- the decision register --------------------------------------------------------------------------------------------
 
 

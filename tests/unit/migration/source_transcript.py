@@ -11,6 +11,7 @@ LIVE = Move("m1", "web", "uuid", "h1", "h2", epoch=2)
 QUICK = replace(LIVE, mode=Mode.QUICK)
 TAKEN = facts.Answer(Decision.TAKEN, running=True)
 REFUSED = facts.Answer(Decision.REFUSED, reason="its QEMU died")
+ENDED_THERE = facts.Answer(Decision.TAKEN, reason="its QEMU has ended", ended=True)
 SILENCE = facts.NoAnswer("cannot be reached")
 CANCEL = facts.CancelAsked("ann")
 GONE = facts.SourceGone("was ended by SIGKILL")
@@ -77,6 +78,10 @@ def unsettled() -> Transcript:
 
 def releasing() -> Transcript:
     return after(*TO_DECIDING, TAKEN)
+
+
+def letting_go() -> Transcript:
+    return after(*TO_DECIDING, GONE, ENDED_THERE)
 
 
 def confirming() -> Transcript:

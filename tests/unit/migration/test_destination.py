@@ -377,6 +377,31 @@ def test_one_try_that_may_have_run_it_keeps_the_vm_here_for_good() -> None:
         assert do.GiveBack() not in move.asked_for
 
 
+# --- it has ended here, and may have run ------------------------------------------------------------------------------
+
+ENDED = facts.RunFailed("QEMU of vm web has ended", ended=True)
+
+
+def test_what_was_told_to_have_ended_for_good_is_never_given_back() -> None:
+    """Whatever is learned later: a source without a copy of its own has let go of it."""
+    move = starting()
+    for second in range(10, 200, 10):
+        assert move.tell((float(second), ENDED), NEVER_RAN, TAKE, REFUSE, (second + 9.0, facts.Tick())) == [
+            do.RunVcpus()
+        ]
+        move.tell((second + 9.0, NO))
+        assert isinstance(move.state, destination.Starting)
+        assert move.state.ended
+    assert do.GiveBack() not in move.asked_for
+
+
+def test_once_an_operator_has_started_it_the_move_is_over() -> None:
+    move = starting()
+    assert move.tell((10.0, ENDED), (10.5, facts.Tick())) == [do.RunVcpus()]
+    assert move.tell(facts.GuestRunning()) == [do.AnnounceHere()]
+    assert move.state == destination.Ran(LIVE)
+
+
 # --- an operator's word -----------------------------------------------------------------------------------------------
 
 

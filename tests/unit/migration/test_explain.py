@@ -30,6 +30,7 @@ UNDER_WAY_SOURCE: tuple[source.State, ...] = (
     source.Withdrawing(LIVE, ENDING),
     source.Deciding(LIVE, 0.0),
     source.Releasing(LIVE),
+    source.LettingGo(LIVE, ENDING),
     source.Confirming(LIVE, "an operator gave the VM to h2", 0.0),
     source.Resuming(LIVE, ENDING),
 )
@@ -43,6 +44,7 @@ UNKNOWN_SOURCE: tuple[source.State, ...] = (
     source.Confirming(LIVE, "an operator gave the VM to h2", 0.0, ask_again_s=9.0, why="it hangs", told=True),
     source.Releasing(LIVE, try_again_s=1.0),
     source.Releasing(LIVE, ENDING, try_again_s=1.0),
+    source.LettingGo(LIVE, ENDING, try_again_s=1.0),
     source.Resuming(LIVE, ENDING, Because.OPERATOR, try_again_s=1.0),
     source.Resuming(LIVE, ENDING, durable=True, failures=1, try_again_s=1.0),
 )
@@ -120,7 +122,7 @@ def test_what_is_settled_leaves_nothing_to_choose(state: source.State | destinat
 @pytest.mark.parametrize("state", UNDER_WAY + UNKNOWN + SETTLED, ids=name)
 def test_sentences_are_whole(state: source.State | destination.State) -> None:
     found = explain(state)
-    if not isinstance(state, source.Ended | source.Releasing):
+    if not isinstance(state, source.Ended | source.Releasing | source.LettingGo):
         assert "web" in found.summary
     assert not found.summary.endswith(".")
     for sentence in (*found.known, *found.settles):
@@ -168,6 +170,16 @@ def test_taken_and_its_qemu_dead() -> None:
     assert found.summary == "vm web belongs to h2 and does not run"
     assert found.run_here_against is None
     start = next(choice for choice in found.choices if choice.action.startswith("bascule vm start web"))
+    assert "what was only in its memory is lost" in start.risk
+
+
+def test_taken_ended_and_left_to_an_operator() -> None:
+    found = explain_destination(destination.Starting(LIVE, "its QEMU ended", failures=1, ended=True, try_again_s=9.0))
+
+    assert found.summary == "vm web belongs to h2 and is stopped"
+    assert "so it is not given back to h1." in found.known[0]
+    (start,) = found.choices
+    assert start.action == "bascule vm start web"
     assert "what was only in its memory is lost" in start.risk
 
 

@@ -3,6 +3,7 @@
 import pytest
 from tests.unit.migration.source_transcript import (
     CANCEL,
+    ENDED_THERE,
     GONE,
     LIVE,
     QUICK,
@@ -21,6 +22,7 @@ from tests.unit.migration.source_transcript import (
     after,
     cancelling,
     confirming,
+    letting_go,
     progress,
     releasing,
     resuming,
@@ -55,6 +57,7 @@ EVERY_FACT: tuple[facts.SourceFact, ...] = (
     TAKEN,
     facts.Answer(Decision.TAKEN, running=False),
     facts.Answer(Decision.TAKEN, given_back=True),
+    ENDED_THERE,
     REFUSED,
     facts.StillLoading("late"),
     SILENCE,
@@ -91,6 +94,7 @@ MEANT = {
     source.Deciding: (facts.CancelAsked, facts.OperatorRunsHere, *ANSWERS, facts.SourceGone),
     source.Unsettled: (facts.CancelAsked, facts.OperatorRunsHere, facts.RecoverAsked, *ANSWERS, facts.SourceGone),
     source.Releasing: (facts.CopyDestroyed, facts.JournalFailed),
+    source.LettingGo: (facts.CopyDestroyed, facts.JournalFailed),
     source.Confirming: ANSWERS,
     source.Resuming: (
         facts.WithdrawalDurable,
@@ -113,6 +117,7 @@ ONE_OF_EACH = (
     after(*TO_DECIDING),
     unsettled(),
     releasing(),
+    letting_go(),
     confirming(),
     resuming(),
     after(*TO_DECIDING, TAKEN, facts.CopyDestroyed()),
@@ -150,6 +155,8 @@ UNDONE = (facts.WithdrawalDurable(), REFUSED, facts.GuestRunning())
         (LIVE, (*TO_DECIDING, GONE, REFUSED, facts.WithdrawalDurable())),
         (QUICK, (*TO_SAVING, GONE, facts.CopyEnded("dead"), *UNDONE)),
         (LIVE, (*TO_PREPARING, GONE, *UNDONE)),
+        (LIVE, (*TO_DECIDING, GONE, ENDED_THERE, facts.CopyDestroyed())),
+        (QUICK, (*TO_SAVED, GONE, ENDED_THERE, facts.CopyDestroyed())),
         (LIVE, (*TO_DECIDING, GIVEN_BACK, facts.ReturnDurable(), facts.GuestRunning())),
         (LIVE, (*TO_DECIDING, facts.OperatorRunsHere(), facts.OverrideDurable(), facts.GuestRunning())),
     ],

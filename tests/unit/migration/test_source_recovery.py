@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 from tests.unit.migration.source_transcript import (
     CANCEL,
+    ENDED_THERE,
     GONE,
     LIVE,
     QUICK,
@@ -21,6 +22,7 @@ from tests.unit.migration.source_transcript import (
     Transcript,
     after,
     cancelling,
+    letting_go,
     releasing,
     resuming,
     unsettled,
@@ -81,6 +83,56 @@ def test_a_destination_that_is_about_to_give_the_vm_back_is_waited_for() -> None
     about_to = facts.Answer(Decision.TAKEN, reason="it is going to give the VM back: its QEMU ended")
     assert move.tell((1.0, about_to), (1.5, facts.Tick())) == [do.AskTake()]
     assert isinstance(move.state, source.Deciding)
+
+
+# --- taken, ended there, and nothing is left here ---------------------------------------------------------------------
+
+LET_GO = (
+    "the VM belongs to h2 and is stopped: h2 took it, and its QEMU there has ended, as the one on h1 had; what was "
+    "only in its memory is lost; start it on h2: bascule vm start web"
+)
+
+
+@pytest.mark.parametrize("start", [deciding, unsettled])
+def test_a_source_without_a_copy_lets_go_of_a_vm_that_has_ended_and_never_comes_back(
+    start: Callable[[], Transcript],
+) -> None:
+    move = start()
+    assert move.tell(GONE, ENDED_THERE) == [do.LetGo(Outcome.FAILED, LET_GO)]
+    assert not isinstance(move.state, source.Ended), "it is over when that is durable"
+    assert move.tell(facts.CopyDestroyed()) == [do.Conclude(Outcome.FAILED, LET_GO)]
+    assert move.ended == (Outcome.FAILED, LET_GO)
+
+
+@pytest.mark.parametrize("start", [deciding, unsettled])
+def test_a_source_that_has_its_copy_keeps_it(start: Callable[[], Transcript]) -> None:
+    move = start()
+    for second in range(100, 200, 10):
+        assert do.LetGo(Outcome.FAILED, LET_GO) not in move.tell((float(second), ENDED_THERE), facts.Tick())
+    assert isinstance(move.state, source.Unsettled)
+    assert move.tell(GONE, ENDED_THERE) == [do.LetGo(Outcome.FAILED, LET_GO)]  # once it has lost it
+
+
+@pytest.mark.parametrize("start", [deciding, unsettled])
+def test_what_may_still_be_given_back_is_never_let_go_of(start: Callable[[], Transcript]) -> None:
+    """It would belong to nobody; an agent of an older version does not say whether it may."""
+    move = start()
+    move.tell(GONE)
+    for second in range(100, 200, 10):
+        told = move.tell((float(second), facts.Answer(Decision.TAKEN, reason="its QEMU has ended")), facts.Tick())
+        assert not any(isinstance(command, do.LetGo) for command in told)
+    assert move.tell(GIVEN_BACK) == [do.JournalReturn()]
+
+
+def test_what_is_let_go_of_is_journalled_until_that_succeeds() -> None:
+    move = letting_go()
+    for second in range(20, 30):
+        assert move.tell((float(second), facts.JournalFailed("disk full")), (second + 0.9, facts.Tick())) == []
+        assert move.tell((second + 1.0, facts.Tick()), (second + 1.1, facts.Tick())) == [
+            do.LetGo(Outcome.FAILED, LET_GO)
+        ]
+    move.tell(facts.CopyDestroyed("a tap"))
+    assert move.ended == (Outcome.FAILED, f"{LET_GO}; what is left of it here could not be removed: a tap")
 
 
 # --- an operator decides ----------------------------------------------------------------------------------------------
@@ -214,7 +266,7 @@ def test_recover_asks_at_once_but_not_what_is_being_asked() -> None:
     assert move.tell((1.0, SILENCE), (1.1, facts.RecoverAsked())) == [do.AskTake()]
 
 
-@pytest.mark.parametrize("start", [resuming, withdrawing, releasing])
+@pytest.mark.parametrize("start", [resuming, withdrawing, releasing, letting_go])
 def test_recover_tries_at_once_what_waits_for_its_next_try(start: Callable[[], Transcript]) -> None:
     move = start()
     assert move.tell(facts.RecoverAsked()) == []  # it is being tried

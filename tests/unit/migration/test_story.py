@@ -50,7 +50,20 @@ def completed(story: Story | None = None) -> dict[str, Any]:
 
 # The report's contract with everything that reads it: pictures, scripts, the benchmark.
 KEYS = {
-    *("schema", "id", "vm", "source", "destination", "mode", "outcome", "reason", "started_at", "total_s", "goals"),
+    *(
+        "schema",
+        "id",
+        "vm",
+        "source",
+        "destination",
+        "mode",
+        "outcome",
+        "reason",
+        "belongs_to",
+        "started_at",
+        "total_s",
+        "goals",
+    ),
     *("accelerator", "memory_mib", "rounds", "bytes", "blackout_ms", "blackout_error_ms", "blackout_basis", "blackout"),
     *("forecast", "forecast_error", "timeline", "marks", "phases", "moments", "network", "frames", "outage"),
 }

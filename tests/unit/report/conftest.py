@@ -288,6 +288,7 @@ def _base(move: str, *, vm: str, way: tuple[str, str], mode: str, outcome: str) 
         "mode": mode,
         "outcome": outcome,
         "reason": "",
+        "belongs_to": "",
         "started_at": "2026-03-04T09:12:44Z",
         "total_s": None,
         "goals": {"max_blackout_ms": 100.0, "deadline_s": 600.0},

@@ -29,6 +29,13 @@ def test_other_ends_say_where_the_vm_is_and_why(moves, name, told):
     assert headline(getattr(moves, name)()).startswith(told)
 
 
+def test_a_failed_move_of_a_vm_that_the_other_host_has_does_not_say_that_it_stays(moves):
+    reason = "the VM belongs to h3 and is stopped"
+    told = headline(moves.failed(belongs_to="h3", reason=reason))
+    assert told.startswith(f"db is not on h2 any more; its move to h3 failed after 28.3 s: {reason}")
+    assert headline(moves.failed(belongs_to="h2")).startswith("db stays on h2; ")
+
+
 def test_an_outcome_that_nobody_knows_is_not_told_as_a_success():
     assert headline({"vm": "web", "outcome": "splendid"}).startswith("It cannot be told from here")
 
