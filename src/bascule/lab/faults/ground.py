@@ -44,6 +44,7 @@ _PROMISE_MS = 500  # a busy machine must not refuse a move
 _COMMAND_WITHIN_S = 150.0
 _AFTER_COMMAND_S = 20.0
 _GUEST_WITHIN_S = 30.0
+_BOOT_WITHIN_S = 120.0  # under software emulation, on a busy machine
 _PASSES = 2  # of the guest over its memory, before its word on it is taken
 
 
@@ -70,7 +71,7 @@ class Ground:
             self.network = stack.enter_context(NetworkWatch(namespace(self.lab.name, "client")))
             self.guest.start(self.lab, HOSTS[0], f'[[disks]]\npath = "{self.disk}"\nformat = "raw"')
             self.where = HOSTS[0]
-            self.boot = self._answer()["boot_id"]
+            self.boot = self._answer(_BOOT_WITHIN_S)["boot_id"]
             (qemu,) = self.watch.of(self.where)
             self.tidiness = Tidiness(self.lab, self.watch, self.guest.name, self.disk, limits(self.watch, qemu))
             self._stack = stack.pop_all()
@@ -199,7 +200,7 @@ class Ground:
         self.where = seen.hosts[owner]
         try:
             self.lab.request(self.where, "POST", f"/v1/vms/{self.guest.name}/start", {})
-            self.boot = self._answer()["boot_id"]
+            self.boot = self._answer(_BOOT_WITHIN_S)["boot_id"]
         except BasculeError as error:
             return f"the VM cannot be started again: {error}"
         if waited:
@@ -209,10 +210,10 @@ class Ground:
             seen.words = {side: replace(word, state=seen.words[side].state) for side, word in later.items()}
         return ""
 
-    def _answer(self) -> Mapping[str, Any]:
+    def _answer(self, within_s: float = _GUEST_WITHIN_S) -> Mapping[str, Any]:
         """Wait for the guest's answer to the lab's client. Raises `Failed`."""
         client = namespace(self.lab.name, "client")
-        give_up_s = time.monotonic() + _GUEST_WITHIN_S
+        give_up_s = time.monotonic() + within_s
         while True:
             try:
                 status: dict[str, Any] = fetch_json(client, self.guest.address, "/status")
