@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.explorer.shell_source import ended_there
 from tests.explorer.world import NAMES, Broken, Draft
 
 from bascule.migration import destination, source
@@ -57,7 +58,8 @@ def look_at_the_end(draft: Draft, *, lies: bool = False) -> None:
     _must(told not in ("", Outcome.UNKNOWN.value), f"the outcome told in the end is {told or 'none'}")
     arrived = owners == [draft.destination(number)]
     by_word = arrived and rest.overruled  # an operator's: then it need not be by this move
-    let_go = arrived and rest.lost and told == Outcome.FAILED.value  # both copies were killed: it is started anew there
+    # Both copies were killed: it is started anew there.
+    let_go = arrived and told == Outcome.FAILED.value and ended_there(draft, draft.destination(number))
     _must(
         (told == Outcome.COMPLETED.value) == arrived or bool(by_word) or let_go,
         f"the outcome told is {told}, and that is not true",

@@ -29,7 +29,7 @@ def look_after(draft: Draft, me: int, number: int) -> None:
     state = draft.engine(me, number)
     for kind, asked in draft.host(me).waiting:
         prepared = kind == "prepare" and not isinstance(state, destination.Preparing)
-        answered = isinstance(state, ANSWERED) or (isinstance(state, destination.Starting) and state.ended)
+        answered = isinstance(state, ANSWERED) or ended_for_good(draft, me, state)
         if asked == number and (prepared or (kind != "prepare" and answered)):
             reply(draft, me, kind, number)
     note = (number, draft.core.commands.of(NoteEnd()))
@@ -50,13 +50,18 @@ def _prepared(draft: Draft, me: int, number: int) -> Any:
     return facts.DestinationReady("there") if receiving else facts.DestinationFailed("")
 
 
+def ended_for_good(draft: Draft, me: int, state: Any) -> bool:
+    """Whether it has ended here and may have run, and no operator has started it again."""
+    return isinstance(state, destination.Starting) and state.ended and draft.host(me).qemu is None
+
+
 def view(draft: Draft, me: int, number: int) -> Any:
     """Say what this side can say of the decision."""
     match draft.engine(me, number):
         case destination.Ran():
             return facts.Answer(Decision.TAKEN, running=True)
-        case destination.Starting(ended=ended):
-            return facts.Answer(Decision.TAKEN, ended=ended)
+        case destination.Starting() as state:
+            return facts.Answer(Decision.TAKEN, ended=ended_for_good(draft, me, state))
         case destination.Returning():
             return facts.Answer(Decision.TAKEN)
         case destination.Discarding(given_back=given_back) | destination.Discarded(given_back=given_back):

@@ -194,12 +194,18 @@ def look_at_truth(draft: Draft, me: int, number: int, outcome: Outcome) -> None:
     if completed and not _ran_by(draft, there, number):
         raise Broken(f"`{outcome}` is told, and the VM has never run on {NAMES[there]}")
     here = row is not None and row.owner == NAMES[me]
-    let_go = draft.rest.lost and not here and outcome is Outcome.FAILED  # it may have run there before it was killed
+    let_go = not here and outcome is Outcome.FAILED and ended_there(draft, there)
     if not completed and _ran_by(draft, there, number) and not draft.rest.overruled and not let_go:
         raise Broken(f"`{outcome}` is told, and the VM has run on {NAMES[there]}")
     excused = not completed and (draft.rest.overruled or let_go)
     if number == len(draft.rest.moves) and completed is here and not excused:
         raise Broken(f"`{outcome}` is told, and the VM belongs to {row.owner if row else 'nobody'}")
+
+
+def ended_there(draft: Draft, there: int) -> bool:
+    """Whether what came in by a move has ended; an operator may have started the VM anew, but it has not arrived."""
+    qemu = draft.host(there).qemu
+    return qemu is None or qemu.incoming is None
 
 
 def _ran_by(draft: Draft, there: int, number: int) -> bool:

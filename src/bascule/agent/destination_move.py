@@ -214,7 +214,10 @@ class DestinationMove:
 
     @property
     def _ended_for_good(self) -> bool:
-        return isinstance(self.state, destination.Starting) and self.state.ended
+        """Whether it has ended here and may have run, and no operator has started it again, or is just doing so."""
+        machines, uuid = self._host.machines, self.move.vm_uuid
+        ended = isinstance(self.state, destination.Starting) and self.state.ended
+        return ended and machines.get(uuid) is None and not machines.changing(uuid).locked()
 
     def view(self) -> dict[str, Any]:
         """Return what this side can say of the decision."""
