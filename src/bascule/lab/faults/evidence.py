@@ -20,6 +20,7 @@ class Word:
     record: Mapping[str, Any] | None  # of the case's move, as `bascule moves` has it
     facts: tuple[Mapping[str, Any], ...] = ()
     report: Mapping[str, Any] | None = None  # on the source, if it has one
+    status: str = ""  # the first sentence of `bascule status`; empty where the VM was never heard of
 
     @property
     def phase(self) -> str:

@@ -89,6 +89,7 @@ class Result:
             host = seen.hosts[side]
             when = " before its operator started it again" if seen.started_again else ""
             yield f"{host} ({side}) says: the VM is {said.state}{when}; its record: {json.dumps(said.record)}"
+            yield f"  its status: {said.status}"
             yield from (f"  {json.dumps(fact)}" for fact in said.facts)
             yield f"the end of its log:\n{log_tail(self.lab.host(host).places)}"
         yield f"the guest says: {json.dumps(seen.guest)}"

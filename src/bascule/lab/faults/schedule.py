@@ -54,6 +54,7 @@ _ALWAYS = (
     "live: kill qemu@destination switching-over+2",
     "live: freeze qemu@source switching-over+1 for 1500",
     "quick: kill qemu@destination deciding+100",
+    "live: kill both@destination deciding+4.3 for 1000; kill host@source deciding+5.3 for 100",
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -59,10 +60,13 @@ def _ask(lab: Lab, vm: str, host: str, move_id: str | None) -> tuple[Word, bool]
     moves: list[dict[str, Any]] = lab.request(host, "GET", "/v1/moves", timeout_s=5)
     at_rest = state in _AT_REST and all(move["phase"] == "ended" and move["outcome"] for move in moves)
     record = next((move for move in moves if move["id"] == move_id), None)
+    status = ""
+    with contextlib.suppress(Failed):
+        status = lab.request(host, "GET", f"/v1/vms/{vm}/status", timeout_s=5)["summary"]
     if record is None:
-        return Word(state, None), at_rest
+        return Word(state, None, status=status), at_rest
     facts = tuple(lab.request(host, "GET", f"/v1/moves/{move_id}/facts", timeout_s=5))
     report = None
     if record["side"] == "source" and record["phase"] == "ended":
         report = lab.request(host, "GET", f"/v1/moves/{move_id}/report", timeout_s=5)
-    return Word(state, record, facts, report), at_rest
+    return Word(state, record, facts, report, status), at_rest

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from bascule.lab.faults.case import Side, Target
-from bascule.lab.faults.evidence import Evidence
+from bascule.lab.faults.evidence import Evidence, Word
 from bascule.lab.faults.qemu_watch import doubled
 from bascule.migration.model import Mode
 
@@ -105,9 +105,18 @@ def _copies(seen: Evidence) -> Iterator[Finding]:
         if (side in running) != (said.state == "running"):
             really = "runs" if side in running else "does not run"
             yield Finding("untrue", f"{seen.hosts[side]} says that the VM is {said.state}, and it {really} there")
+        yield from _status(seen, side, said)
     owners = [side for side, said in seen.words.items() if said.state != "absent"]
     if seen.settled and len(owners) != 1 and not seen.held:
         yield Finding("untrue", f"{len(owners)} hosts say that the VM is theirs")
+
+
+def _status(seen: Evidence, side: Side, said: Word) -> Iterator[Finding]:
+    """What `bascule status` says of a VM at rest is what the list of VMs has."""
+    here, there = seen.hosts[side], next(host for other, host in seen.hosts.items() if other is not side)
+    wanted = {"running": f"runs on {here}", "stopped": f"belongs to {here} and is stopped", "absent": f" {there}"}
+    if seen.settled and said.status and wanted.get(said.state, "") not in said.status:
+        yield Finding("untrue", f"bascule status says on {here} {said.status!r}, and the VM is {said.state} there")
 
 
 def _guest(seen: Evidence) -> Iterator[Finding]:

@@ -118,6 +118,8 @@ def setting(**changes: Any) -> Callable[[Evidence], None]:
         (words(SOURCE, Word("stopped", record("completed"))), "untrue"),
         (words(DESTINATION, Word("running", record("refused"), facts("IncomingLoaded"))), "untrue"),
         (words(DESTINATION, Word("stopped", record("completed"), facts("IncomingLoaded"))), "untrue"),
+        (words(SOURCE, Word("absent", record("completed"), status="vm guest runs on h1")), "untrue"),
+        (words(DESTINATION, Word("running", record("completed"), status="vm guest belongs to h2")), "untrue"),
         (setting(settled=False), "stuck"),
         (setting(next_move="refused"), "stuck"),
     ],
@@ -125,6 +127,12 @@ def setting(**changes: Any) -> Callable[[Evidence], None]:
 def test_each_thing_that_must_not_be_is_found(seen: Evidence, change: Callable[[Evidence], None], kind: str) -> None:
     change(seen)
     assert kind in {finding.kind for finding in judge(seen)}
+
+
+def test_the_first_sentence_of_status_may_say_what_is_so(seen: Evidence) -> None:
+    seen.words[SOURCE] = replace(seen.words[SOURCE], status="vm guest belongs to h2")
+    seen.words[DESTINATION] = replace(seen.words[DESTINATION], status="vm guest runs on h2")
+    assert judge(seen) == []
 
 
 def test_unknown_is_no_finding(seen: Evidence) -> None:
@@ -245,6 +253,7 @@ def test_a_source_that_let_go_of_a_vm_whose_copies_are_all_dead_is_acquitted(see
         setting(excuse=""),
         words(SOURCE, Word("absent", record("failed", "QEMU on h1 ended by itself"), facts("CopyCompleted"))),
         words(SOURCE, Word("stopped", record("failed", LET_GO), facts("CopyCompleted"))),
+        words(DESTINATION, Word("stopped", record("completed"), status="vm guest runs on h2")),
         words(DESTINATION, Word("absent", record("completed", ""), facts("Decided"))),
     ],
 )
