@@ -207,7 +207,11 @@ class Ground:
             seen.settled, later = settle(self.lab, self.guest.name, seen.hosts, seen.move_id)
             # What they said of the VM was said before its start, and is compared with what was seen then.
             seen.started_again = True
-            seen.words = {side: replace(word, state=seen.words[side].state) for side, word in later.items()}
+            before = seen.words
+            seen.words = {
+                side: replace(word, state=before[side].state, status=before[side].status)
+                for side, word in later.items()
+            }
         return ""
 
     def _answer(self, within_s: float = _GUEST_WITHIN_S) -> Mapping[str, Any]:
