@@ -23,6 +23,8 @@ Where it deviates from the shells, knowingly:
 - QEMU's events reach its agent at once, or, where that was dead or deaf, when it looks again.
 - Time has two lengths: till the next try, and longer than any patience. A question is not older than the destination's
   six tries, which take longer than the asker waits.
+- The mark of an operator's start in vain is never taken back. The shell does so where QEMU itself said no, and tells
+  nobody that the VM has ended while a start is under way.
 - An agent that stands down kills its QEMU and hears of that before anything else.
 - Nothing is forgotten: refusals and old moves stay in the journal.
 - One VM and two hosts. The steering, the announcements and the pictures do not exist.
