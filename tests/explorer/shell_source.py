@@ -179,7 +179,9 @@ def _let_run(draft: Draft, me: int, number: int) -> None:
 
 
 def conclude(draft: Draft, me: int, number: int, outcome: Outcome) -> None:
-    """Tell the user an outcome, and note it."""
+    """Tell the user an outcome, and note it. What is known is not unknown again."""
+    if outcome is Outcome.UNKNOWN and value_of(draft.host(me).records, number) not in ("", Outcome.UNKNOWN.value):
+        return
     told = draft.rest.told
     draft.put_rest(told=(*told[: number - 1], outcome.value, *told[number:]))
     draft.put(me, records=with_value(draft.host(me).records, number, outcome.value))

@@ -467,8 +467,13 @@ class Journal:
 
 
 def _end(db: sqlite3.Connection, move_id: str, side: Side, outcome: str, reason: str, *, report: Json | None) -> None:
-    values = (outcome, reason, json.dumps(report) if report is not None else None, move_id, side)
-    db.execute("update move set outcome = ?, reason = ?, report = ? where id = ? and side = ?", values)
+    """Note how a move ended. What is known is not unknown again: it may be told late that it was."""
+    values = (outcome, reason, json.dumps(report) if report is not None else None, move_id, side, outcome)
+    db.execute(
+        "update move set outcome = ?, reason = ?, report = ? where id = ? and side = ?"
+        " and (? <> 'unknown' or outcome is null or outcome = 'unknown')",
+        values,
+    )
 
 
 def _write_back(db: sqlite3.Connection, how: str) -> None:

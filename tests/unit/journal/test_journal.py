@@ -163,6 +163,8 @@ async def test_a_release_that_ends_its_move_does_both_or_neither(journal: Journa
     ended = await again.move("m1", "source")
     assert ended is not None
     assert (ended.outcome, ended.reason, ended.report) == ("failed", report["reason"], report)
+    await again.end_move("m1", "source", "unknown", "h2 does not answer", None)  # told late: it was so before
+    assert await again.move("m1", "source") == ended
     assert await again.moves("source", unfinished=True) == []
     await again.close()
 
