@@ -87,6 +87,7 @@ class ArrivalWatch:
     _findings: list[NicFinding] = field(default_factory=list)
     _state: str = "watching"
     _announced_for_source: int = 0
+    _left: bool = False
 
     async def run(self) -> None:
         """Watch and announce to the end. Never raises but when cancelled."""
@@ -173,9 +174,16 @@ class ArrivalWatch:
         with suppress(BasculeError):  # it is one announcement among others
             await self.machine.execute("announce-self", _GUEST_ANNOUNCES, deadline_s=_QMP_DEADLINE_S)
 
+    def leave(self) -> None:
+        """The VM stands still and may run elsewhere from now on, perhaps where it came from: announce no more."""
+        self._left = True
+
     def announce_again(self) -> None:
-        """The source still gets frames for the VM: announce once more, but not for ever."""
-        if self._announced_for_source < MOST_ANNOUNCED_FOR_SOURCE:
+        """The source still gets frames for the VM: announce once more, but not for ever.
+
+        Where the VM is moving back, the source gets them rightly, and asks all the same.
+        """
+        if not self._left and self._announced_for_source < MOST_ANNOUNCED_FOR_SOURCE:
             self._announced_for_source += 1
             self._announce()
 

@@ -93,7 +93,9 @@ class RunningVm:
         self.network.listen()
 
     def silence(self) -> None:
-        """Announce no more."""
+        """Announce no more, whoever asks for it."""
+        if self.arrival is not None:
+            self.arrival.leave()
         if self.announcing is not None:
             self.announcing.cancel()
             self.announcing = None

@@ -303,6 +303,11 @@ def test_a_vm_that_moves_on_is_announced_no_more(net: Any, moved: Callable[..., 
         said = network.announcements
         await asyncio.sleep(0.2)
         assert network.announcements == said
+        watch.announce_again()
+        assert network.announcements == said + 1
+        watch.leave()
+        watch.announce_again()  # the source has not heard yet that the VM leaves
+        assert network.announcements == said + 1
         assert watch.settled.is_set()
         return watch.finding()
 

@@ -7,6 +7,8 @@ from typing import Any, cast
 
 import pytest
 
+from bascule.agent.arrival_watch import ArrivalWatch
+from bascule.agent.machines import RunningVm
 from bascule.agent.vm_network import MOST_QUESTIONS, VmNetwork
 from bascule.errors import Failed
 from bascule.network.address_book import Known
@@ -87,3 +89,16 @@ def test_the_last_neighbours_are_asked_and_not_too_many() -> None:
     ]
     vm.take(rows(*(Known(ip_address("10.77.1.0") + number, (), neighbours) for number in range(20))))
     assert len(nic.questions()) == MOST_QUESTIONS
+
+
+def test_a_vm_that_stands_still_is_announced_no_more_even_if_its_last_host_asks() -> None:
+    """Where it moves back, that host gets frames for it again, and takes them for a sign that the network is late."""
+    there = network(cable := Cable())
+    nothing = cast("Any", None)
+    vm = RunningVm(nothing, "tcg", nothing, network=there, arrival=ArrivalWatch("m1", there, nothing, 0))
+    vm.arrival.announce_again()
+    assert cable.frames
+    cable.frames.clear()
+    vm.silence()
+    vm.arrival.announce_again()
+    assert not cable.frames
