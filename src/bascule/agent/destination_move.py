@@ -251,7 +251,9 @@ class DestinationMove:
         self._incoming = incoming
         self.learn_addresses(self._addresses)
         if self.move.mode is Mode.LIVE:
-            self._frames = FramesIn(self._host, self.move, self.record.peer, incoming.taps, adopted=adopted)
+            self._frames = FramesIn(
+                self._host, self.move, self.record.peer, incoming.taps, incoming.places(), adopted=adopted
+            )
             self._host.moves.frames.expect(self.move.id, self._frames)
         self._control = MigrationControl(incoming.machine, self._host.features)
         self._unsubscribe = incoming.machine.subscribe(self._on_qemu_event)
@@ -294,6 +296,8 @@ class DestinationMove:
         if event.name == "RESUME":
             self._times["resumed"] = event.at_us
             self._resumed.set()
+            if self._frames is not None:
+                self._loop.run_in_executor(None, self._frames.hold_places)
             if (watch := self._host.first_frames.get(self.move.id)) is not None:
                 watch.run(event.at_us, lambda: self._host.first_frames.pop(self.move.id, None))
         elif event.name == "MIGRATION":

@@ -40,6 +40,9 @@ class FramesDesk:
     def expect_back(self, move_id: str, side: FramesOut) -> None:
         """Frames that come back for a VM that was to leave go to `side`."""
         self._outgoing[move_id] = side
+        for incoming in self._incoming.values():
+            if incoming.vm_uuid == side.vm_uuid:
+                incoming.leave_places()
 
     def came(self, move_id: str, batch: bytes, *, again: bool = False, last: bool = False) -> dict[str, dict[str, int]]:
         """Frames came from the other agent, some of them perhaps `again`; no more will after the `last`.
@@ -75,7 +78,7 @@ class FramesDesk:
         self._outgoing.pop(move_id, None)
         side.close()
         if incoming is not None:
-            asyncio.get_running_loop().run_in_executor(None, incoming.restore_queues)
+            asyncio.get_running_loop().run_in_executor(None, incoming.restore_network)
 
     def close(self) -> None:
         """Close all."""

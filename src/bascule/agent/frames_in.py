@@ -2,7 +2,8 @@
 
     occupied   before QEMU starts: a decoy is the one frame that it reads before it runs
     drawn      the source has stopped: the source's frames are in the taps, then the announcement draws all others here
-    running    from the moment at which QEMU is told to run: what is carried now goes to the end
+    running    from the moment at which QEMU is told to run: what is carried now goes to the end. This host's bridge
+               keeps the VM's MACs at their taps from then on, for some seconds (`network.handover.place`)
     returning  the VM does not run here: what came directly is sent to the source, until the taps are gone
 
 It decides nothing, and no command waits for it but for the microseconds of putting frames into a tap. An agent that has
@@ -24,6 +25,7 @@ from bascule.errors import BasculeError
 from bascule.migration.model import Move
 from bascule.network.handover.arriving import ArrivingTap, Tally
 from bascule.network.handover.parcel import Parcel, pack
+from bascule.network.handover.place import hold_place, let_place_go, set_places
 from bascule.network.tap import DEFAULT_QUEUE_FRAMES, Tap
 
 RETURN_S = 0.005
@@ -49,14 +51,24 @@ def restore_queues(taps: Sequence[Tap]) -> None:
 
 
 class FramesIn:
-    """The frames of one VM that arrives. `adopted`: its QEMU was started by an earlier agent."""
+    """The frames of one VM that arrives. `places`: its taps and MACs; `adopted`: an earlier agent started its QEMU."""
 
-    def __init__(self, host: Host, move: Move, peer: str, taps: Sequence[Tap], *, adopted: bool = False) -> None:
+    def __init__(
+        self,
+        host: Host,
+        move: Move,
+        peer: str,
+        taps: Sequence[Tap],
+        places: Sequence[tuple[str, str]] = (),
+        *,
+        adopted: bool = False,
+    ) -> None:
         self._host = host
         self._move = move
         self._peer = peer
         self._adopted = adopted
         self._vm_taps = taps
+        self._places = tuple(places)
         self._taps: list[ArrivingTap] = []
         self._drawn = False
         self._ran = False
@@ -104,6 +116,20 @@ class FramesIn:
         with self._beside():
             for tap in self._taps:
                 tap.run()
+
+    @property
+    def vm_uuid(self) -> str:
+        """Which VM arrives."""
+        return self._move.vm_uuid
+
+    def hold_places(self) -> None:
+        """The VM runs here: let the bridge keep it at its taps, whatever it hears. It blocks: for a thread."""
+        with self._beside():
+            set_places(hold_place, self._places)
+
+    def leave_places(self) -> None:
+        """Let go of no place: the VM leaves again, and another holds them."""
+        self._places = ()
 
     @property
     def stays(self) -> bool:
@@ -163,9 +189,11 @@ class FramesIn:
                 quiet_since_s, waited = loop.time(), now
             await asyncio.sleep(RETURN_S)
 
-    def restore_queues(self) -> None:
-        """Let the taps hold no more than usual again. It blocks: for a thread."""
+    def restore_network(self) -> None:
+        """Let the taps hold no more than usual again, and the bridge learn. It blocks: for a thread."""
         restore_queues(self._vm_taps)
+        with self._beside():
+            set_places(let_place_go, self._places)
 
     def close(self) -> None:
         """Look no more."""

@@ -7,7 +7,8 @@
     carrying   whatever comes to the taps is sent after, until they are gone or the VM stays
     staying    the VM runs on here: nothing is carried any more, and what came to the destination meanwhile is put in
 
-From the copy's start to the end of the move this host's bridge keeps the VM's MACs at their taps (`handover.place`).
+From the copy's start until some seconds after the stop this host's bridge keeps the VM's MACs at their taps
+(`network.handover.place`).
 
 It is beside the move: it decides nothing, no command waits for it for longer than `FINISH_S`, its failures are counted
 and told in the report, and after a restart of this agent it is not taken up again.
@@ -36,7 +37,7 @@ from bascule.migration.model import Move
 from bascule.network.frames import mac_bytes
 from bascule.network.handover.leaving import LeavingTap
 from bascule.network.handover.parcel import Parcel, from_tap, identity
-from bascule.network.handover.place import hold_place, let_place_go, set_places
+from bascule.network.handover.place import HELD_S, hold_place, let_place_go, set_places
 from bascule.network.tap import DEFAULT_QUEUE_FRAMES, LONGEST_QUEUE_FRAMES
 from bascule.qemu.receive_ring import HEADER_BYTES, ReceiveRing
 
@@ -84,6 +85,11 @@ class FramesOut:
         self._came_back: set[tuple[int, int]] = set()  # NIC, number there
         self._put_back = 0
         self._log = structlog.get_logger().bind(move=move.id, vm=move.vm)
+
+    @property
+    def vm_uuid(self) -> str:
+        """Which VM leaves."""
+        return self._move.vm_uuid
 
     # --- before the stop ---------------------------------------------------------------------------------------------
 
@@ -141,13 +147,14 @@ class FramesOut:
             self._why.add("the hand-over broke off, see the log")
 
     async def _hold_places(self) -> None:
-        """Until cancelled. If the VM has left by then, its taps are gone, and its places with them."""
+        """Until some seconds after the stop, or cancelled. If the VM has left, its places went with its taps."""
         in_thread = asyncio.get_running_loop().run_in_executor
         holding = in_thread(None, set_places, hold_place, self._vm.places())
         try:
             with self._beside(""):
                 await asyncio.shield(holding)
-            await asyncio.Event().wait()
+            await self._stopped.wait()
+            await asyncio.sleep(HELD_S)
         finally:
             await asyncio.wait([holding])
             with self._beside(""):

@@ -1,13 +1,16 @@
-"""The VM's place on the source's own bridge, held while it leaves: its frames come to its tap here until that is gone.
+"""A VM's place on its host's own bridge, held while it moves: its frames come to its tap, whatever the bridge hears.
 
-Once the destination has announced the VM, this host's bridge would send its frames back where they came from, and drop
-them. That is right as long as none comes here any more. But a frame of the guest that still waits in this host's uplink
-when the announcement passes tells every switch behind it that the VM is here, and every frame that they then send here
-would be lost, until the destination announces again. So the bridge is told to learn nothing of this MAC for the time:
-what comes here comes to the tap, and is carried.
+On the source: once the destination has announced the VM, this host's bridge would send its frames back where they came
+from, and drop them. That is right as long as none comes here any more. But a frame of the guest that still waits in
+this host's uplink when the announcement passes tells every switch behind it that the VM is here, and every frame that
+they then send here would be lost, until the destination announces again. So the bridge learns nothing of this MAC for
+the time: what comes here comes to the tap, and is carried. On the destination, from the VM's run on: the same late
+frame, flooded to this host, would tell its bridge that the VM is elsewhere.
 
 A held place is a static entry of the bridge's table that is sticky (Linux 4.20; before, it moves like any other). It
-goes with the tap. An agent that dies leaves it with a VM that runs here, which it is true of; the next one lets it go.
+goes with the tap, and is let go `HELD_S` after the stop or the move, so that a paused copy that is kept for long does
+not swallow what others on its host send to the VM. An agent that dies leaves it; the next one lets it go where the VM
+runs.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from bascule.network.netlink import NetlinkError, netlink_batch
 # linux/neighbour.h
 _NTF_MASTER, _NTF_STICKY = 0x04, 0x40
 _NUD_REACHABLE, _NUD_NOARP = 0x02, 0x40
+HELD_S = 5.0  # frames come late by milliseconds, on a busy machine by tens of them
 
 
 def hold_place(tap: str, mac: str) -> None:
