@@ -182,4 +182,6 @@ def test_the_source_holds_the_vms_place_until_the_move_is_over(place: Callable[.
     there.assert_only_on("h1")
     there.wait(lambda: not places_held(there, "h1"), "the place to be let go")
     there.move("h1", "h2", "--max-blackout", "5s")
-    assert not places_held(there, "h1") + places_held(there, "h2")
+    assert not places_held(there, "h1")
+    there.wait(lambda: places_held(there, "h2"), "the place to be held on the destination")
+    there.wait(lambda: not places_held(there, "h2"), "the place to be let go on the destination")
