@@ -8,6 +8,14 @@ import pytest
 from bascule.lab.interrupts import endings_raise, interrupts_wait
 
 
+@pytest.fixture(autouse=True)
+def usual():
+    """SIGTERM ends a program on the spot, as it does when nobody has said otherwise; the tests as a whole have."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_to_end_becomes_an_exit(number):
     with pytest.raises(SystemExit) as caught, endings_raise():
