@@ -40,6 +40,9 @@ class FramesDesk:
     def expect_back(self, move_id: str, side: FramesOut) -> None:
         """Frames that come back for a VM that was to leave go to `side`."""
         self._outgoing[move_id] = side
+
+    def places_taken(self, side: FramesOut) -> None:
+        """`side` holds its VM's places from now on, and lets them go; a move that brought it here does not any more."""
         for incoming in self._incoming.values():
             if incoming.vm_uuid == side.vm_uuid:
                 incoming.leave_places()

@@ -32,7 +32,7 @@ import structlog
 from bascule.agent.frames_sender import AGAIN_S, FrameSender
 from bascule.agent.host import Host
 from bascule.agent.machines import RunningVm
-from bascule.errors import BasculeError
+from bascule.errors import BasculeError, Failed
 from bascule.migration.model import Move
 from bascule.network.frames import mac_bytes
 from bascule.network.handover.leaving import LeavingTap
@@ -81,6 +81,8 @@ class FramesOut:
         self._told = asyncio.Event()
         self._sender = FrameSender(self._hand)
         self._staying = False
+        self._finishing = False
+        self._left = 0  # that there was no time to send
         self._why: set[str] = set()
         self._came_back: set[tuple[int, int]] = set()  # NIC, number there
         self._put_back = 0
@@ -115,6 +117,10 @@ class FramesOut:
         wanted = 2 * busiest / max(passed_s, 0.01) * waiting_s
         return max(DEFAULT_QUEUE_FRAMES, min(int(wanted), LONGEST_QUEUE_FRAMES))
 
+    def tells_numbers(self) -> None:
+        """The destination tells frames by their numbers, so that what it does not answer can be sent again."""
+        self._sender.tells_numbers = True
+
     def watch(self) -> None:
         """The copy begins: watch from now on."""
         with self._beside("the taps cannot be watched"):
@@ -148,6 +154,7 @@ class FramesOut:
 
     async def _hold_places(self) -> None:
         """Until some seconds after the stop, or cancelled. If the VM has left, its places went with its taps."""
+        self._host.moves.frames.places_taken(self)
         in_thread = asyncio.get_running_loop().run_in_executor
         holding = in_thread(None, set_places, hold_place, self._vm.places())
         try:
@@ -195,7 +202,9 @@ class FramesOut:
         self._stopped.set()
 
     def first_batch(self) -> bytes:
-        """What goes with the notice of the stop."""
+        """What goes with the notice of the stop. Nothing where the stop was missed: the guest may have got all."""
+        if not self._stopped.is_set():
+            return b""
         with self._beside("the frames cannot be read"):
             self._take()
         return self._sender.first_batch()
@@ -206,8 +215,15 @@ class FramesOut:
 
     def _take(self) -> None:
         for tap in self._taps:
-            if self._sender.has_room:
+            if self._sender.has_room and not self._finishing:
                 self._sender.add(tap.take())
+
+    def _rest(self) -> list[Parcel]:
+        rest: list[Parcel] = []
+        with self._beside("the frames cannot be read"):
+            for tap in self._taps:
+                rest += tap.take()
+        return rest
 
     async def _carry(self) -> None:
         loop = asyncio.get_running_loop()
@@ -228,15 +244,18 @@ class FramesOut:
     async def _hand(self, batch: bytes, again: bool, last: bool) -> Mapping[str, int]:
         path = f"/v1/peer/moves/{self._move.id}/frames?again={again:d}&last={last:d}"
         answer = await self._host.peers.hand(self._peer, path, batch, deadline_s=SEND_DEADLINE_S)
-        return {key: int(value) for key, value in answer["frames"].items()}
+        try:
+            return {key: int(value) for key, value in answer["frames"].items()}
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise Failed(f"{self._move.destination} gave an answer that makes no sense: {answer}") from error
 
     async def finish(self) -> None:
         """The taps are gone here: send the rest, and learn what became of all."""
         if not self._stopped.is_set() or self._staying:
             return
-        with self._beside("the frames cannot be read"):
-            self._take()
-        if not await self._sender.finish(FINISH_S):
+        self._finishing = True
+        if not await self._sender.finish(FINISH_S, self._rest):
+            self._left = len(self._rest())
             self._why.add(f"{self._move.destination} did not say within {FINISH_S:g} s that it has the last of them")
 
     def count(self) -> None:
@@ -286,7 +305,7 @@ class FramesOut:
             return None
         there = self._sender.there
         lost_there = there.get("lost", 0)
-        not_carried = sum(tap.not_carried() for tap in self._taps)
+        not_carried = sum(tap.not_carried() for tap in self._taps) + self._left
         lost = self._sender.waiting + self._sender.refused + lost_there + not_carried
         why = sorted(self._why | self._sender.why)
         if not_carried:

@@ -284,19 +284,22 @@ class Machines:
                 await asyncio.to_thread(shutil.rmtree, record.process["directory"], ignore_errors=True)
                 continue
             self._hold(vm)
+            await self._restore_network(vm)
             if vm.machine.connected:
                 self._log.info("VM adopted", vm=record.name, pid=vm.machine.record.pid)
-                await self._restore_network(vm)
             else:
                 self._log.error("VM adopted; its QEMU does not answer", vm=record.name, pid=vm.machine.record.pid)
 
     async def _restore_network(self, vm: RunningVm) -> None:
-        """An agent that died has left its taps long if the VM had just arrived, its places held if it was to leave."""
+        """An agent that died has left its taps long if the VM had just arrived, its places held if it moved."""
+        with suppress(BasculeError):
+            await asyncio.to_thread(set_places, let_place_go, vm.places())
+        if not vm.machine.connected:
+            return
         with suppress(BasculeError):
             answer = await vm.machine.execute("query-status", deadline_s=STATUS_DEADLINE_S)
             if answer["status"] == "running":  # else frames may wait there for it
                 await asyncio.to_thread(frames_in.restore_queues, vm.taps)
-                await asyncio.to_thread(set_places, let_place_go, vm.places())
 
     async def adopt(
         self, definition: Mapping[str, Any], process: Mapping[str, Any], accelerator: Accelerator

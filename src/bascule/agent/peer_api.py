@@ -123,9 +123,12 @@ def make_peer_api(host: Host) -> FastAPI:
         }
 
     @app.post("/v1/peer/moves")
-    async def prepare(request: Preparation) -> dict[str, str]:
-        """Start a paused QEMU and return the address where it waits for the state."""
-        return {"address": await host.moves.prepare(request.model_dump())}
+    async def prepare(request: Preparation) -> dict[str, Any]:
+        """Start a paused QEMU and return the address where it waits for the state.
+
+        `tells_numbers`: frames that are sent again are told by their numbers, and given once.
+        """
+        return {"address": await host.moves.prepare(request.model_dump()), "tells_numbers": True}
 
     @app.post("/v1/peer/moves/{move_id}/stopped")
     async def stopped(move_id: str, request: Request) -> dict[str, str]:

@@ -361,6 +361,8 @@ class SourceMove:
                 }
                 path = "/v1/peer/moves"
                 answer = await host.peers.ask(self.peer, "POST", path, body, deadline_s=60)
+                if answer.get("tells_numbers"):
+                    self._frames.tells_numbers()
                 self.deliver(facts.DestinationReady(answer["address"]))
                 self._clocks = await host.peers.clock_offset(self.peer)  # beside the copy, which takes longer
                 self.story.times.destination_ahead_us = self._clocks.ahead_us

@@ -306,9 +306,9 @@ def test_a_full_tap_is_told(net: Any):
     tap = net.b.run(Tap.open, "bscdst", "br0", queue_frames=4)
     with tap:
         arriving = net.b.run(ArrivingTap, tap, 0)
-        arriving.draw([Parcel(0, number, bytes(10), numbered(number)) for number in range(6)])
+        arriving.draw([Parcel(0, number, bytes(10), numbered(number)) for number in range(1, 7)])
         assert arriving.count().lost == 2
-        assert Guest(tap).got_numbers() == [0, 1, 2, 3]
+        assert Guest(tap).got_numbers() == [1, 2, 3, 4]
         arriving.close()
 
 
@@ -477,8 +477,9 @@ def test_a_place_that_is_let_go_follows_the_guest_again(pair: Pair):
         pair.net.a.run(hold_place, *place)
     pair.announces()
     assert pair.net.ports_of(pair.net.a, GUEST) == [(pair.there.name, True)]
-    pair.net.a.run(let_place_go, *place)
-    assert pair.net.ports_of(pair.net.a, GUEST) == [(pair.there.name, True)]
+    for _ in range(2):
+        pair.net.a.run(let_place_go, *place)
+        assert pair.net.ports_of(pair.net.a, GUEST) == []
     announce_now([(pair.here, Announcement(GUEST))])
     pair.net.wait_until(lambda: pair.net.ports_of(pair.net.a, GUEST) == [("up0", False)], "the network to follow")
 

@@ -56,7 +56,7 @@ async def test_a_vm_that_leaves_again_at_once_takes_its_places_along() -> None:
     desk.expect("m1", arrived)  # type: ignore[arg-type]
     desk.expect("m2", other)  # type: ignore[arg-type]
     desk.ended("m1")
-    desk.expect_back("m3", leaves)  # type: ignore[arg-type]
+    desk.places_taken(leaves)  # type: ignore[arg-type]
     assert (arrived.has_places, other.has_places) == (False, True)
     desk.close()
 

@@ -24,6 +24,7 @@ from bascule.network.tap import Tap
 MOST_REORDERED = 500  # so many can be put in order in some 5 ms; with more waiting, order is given up
 ORDERING_TRIES = 5
 KEPT_FRAMES = 20_000
+KEPT_NUMBERS = 20_000
 KEPT_BYTES = 64 << 20
 _ALL = 1 << 20
 
@@ -66,7 +67,8 @@ class ArrivingTap:
         self._counters = TapCounters(tap.name)
         self._dropped_before = 0
         self._carried: list[Parcel] = []  # in the tap, in order, before those that came directly
-        self._numbers: set[int] = set()  # of the frames that the source has sent
+        self._numbers: set[int] = set()  # of the frames that the source has sent, those above `_known_up_to`
+        self._known_up_to = 0
         self._direct: Counter[int] = Counter()  # by `identity`
         self._kept: list[Parcel] = []  # what came directly, as long as it may have to go back
         self._kept_bytes = 0
@@ -97,7 +99,11 @@ class ArrivingTap:
         if self.running:
             self.tally.late += len(fresh)
             self._put(fresh)
-        elif self.tally.waited == 0 and (not self._carried or fresh[0].number > self._carried[-1].number):
+        elif (
+            self.tally.waited == 0
+            and len(self._carried) <= MOST_REORDERED
+            and (not self._carried or fresh[0].number > self._carried[-1].number)
+        ):
             self._put(fresh)
             self._carried += fresh
         elif len(self._carried) + self.tally.waited > MOST_REORDERED:
@@ -155,9 +161,12 @@ class ArrivingTap:
                 self._kept_bytes += len(parcel.frame)
 
     def _is_new(self, number: int) -> bool:
-        if number in self._numbers:
+        if number in self._numbers or number <= self._known_up_to:
             return False
         self._numbers.add(number)
+        if len(self._numbers) > KEPT_NUMBERS:  # a batch is at most a few thousand late
+            self._known_up_to = sorted(self._numbers)[KEPT_NUMBERS // 2]
+            self._numbers = {each for each in self._numbers if each > self._known_up_to}
         return True
 
     def _came_directly(self, parcel: Parcel) -> bool:

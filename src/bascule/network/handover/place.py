@@ -9,17 +9,18 @@ frame, flooded to this host, would tell its bridge that the VM is elsewhere.
 
 A held place is a static entry of the bridge's table that is sticky (Linux 4.20; before, it moves like any other). It
 goes with the tap, and is let go `HELD_S` after the stop or the move, so that a paused copy that is kept for long does
-not swallow what others on its host send to the VM. An agent that dies leaves it; the next one lets it go where the VM
-runs.
+not swallow what others on its host send to the VM. An agent that dies leaves it; the next one lets it go.
 """
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 from bascule.errors import Failed
-from bascule.network.netlink import NetlinkError, netlink_batch
+from bascule.network.netlink import IPRoute, NetlinkError, netlink_batch
 
 # linux/neighbour.h
 _NTF_MASTER, _NTF_STICKY = 0x04, 0x40
@@ -32,12 +33,22 @@ def hold_place(tap: str, mac: str) -> None:
 
     Raises `Failed` when the tap is gone or is no bridge's port.
     """
-    _set_place(tap, mac, state=_NUD_NOARP | _NUD_REACHABLE, flags=_NTF_MASTER | _NTF_STICKY)
+    with _table(tap, mac) as (netlink, index):
+        state, flags = _NUD_NOARP | _NUD_REACHABLE, _NTF_MASTER | _NTF_STICKY
+        netlink.fdb("replace", ifindex=index, lladdr=mac, state=state, flags=flags)
 
 
 def let_place_go(tap: str, mac: str) -> None:
-    """Let the bridge of `tap` learn anew where `mac` is; until then it is there. It blocks. Raises as `hold_place`."""
-    _set_place(tap, mac, state=_NUD_REACHABLE, flags=_NTF_MASTER)
+    """Let the bridge of `tap` learn anew where `mac` is: until it knows, it sends everywhere. It blocks.
+
+    Raises as `hold_place`.
+    """
+    with _table(tap, mac) as (netlink, index):
+        try:
+            netlink.fdb("del", ifindex=index, lladdr=mac, flags=_NTF_MASTER)
+        except NetlinkError as error:
+            if error.code != errno.ENOENT:  # it is not there: it has been heard elsewhere
+                raise
 
 
 def set_places(set_place: Callable[[str, str], None], places: Iterable[tuple[str, str]]) -> None:
@@ -52,10 +63,10 @@ def set_places(set_place: Callable[[str, str], None], places: Iterable[tuple[str
         raise failures[0]
 
 
-def _set_place(tap: str, mac: str, *, state: int, flags: int) -> None:
+@contextmanager
+def _table(tap: str, mac: str) -> Iterator[tuple[IPRoute, int]]:
     try:
         with netlink_batch() as netlink:
-            index = netlink.link("get", ifname=tap)[0]["index"]
-            netlink.fdb("replace", ifindex=index, lladdr=mac, state=state, flags=flags)
+            yield netlink, netlink.link("get", ifname=tap)[0]["index"]
     except NetlinkError as error:
         raise Failed(f"cannot set the place of {mac} on tap {tap}: {os.strerror(error.code)}") from error
