@@ -46,6 +46,7 @@ ANSWER_WITHIN_S = 8.0
 LOOK_S = 5.0  # as long as QEMU may take to load what has already reached this host
 LOOK_AGAIN_S = 0.25
 RUN_FIRST_S = 0.02
+HOLD_PLACES_AFTER_S = 0.02  # after the announcement and the answer to the source, which are waited for
 RECEIVES = (destination.Receiving, destination.Loaded, destination.Taking, destination.Starting)
 SETTLED = (destination.Ran, destination.Discarding, destination.Discarded)
 
@@ -297,7 +298,7 @@ class DestinationMove:
             self._times["resumed"] = event.at_us
             self._resumed.set()
             if self._frames is not None:
-                self._loop.run_in_executor(None, self._frames.hold_places)
+                self._loop.call_later(HOLD_PLACES_AFTER_S, self._loop.run_in_executor, None, self._frames.hold_places)
             if (watch := self._host.first_frames.get(self.move.id)) is not None:
                 watch.run(event.at_us, lambda: self._host.first_frames.pop(self.move.id, None))
         elif event.name == "MIGRATION":

@@ -214,8 +214,10 @@ class FramesOut:
         self._told.set()
 
     def _take(self) -> None:
+        if self._finishing:
+            return
         for tap in self._taps:
-            if self._sender.has_room and not self._finishing:
+            if self._sender.has_room:
                 self._sender.add(tap.take())
 
     def _rest(self) -> list[Parcel]:
@@ -305,8 +307,8 @@ class FramesOut:
             return None
         there = self._sender.there
         lost_there = there.get("lost", 0)
-        not_carried = sum(tap.not_carried() for tap in self._taps) + self._left
-        lost = self._sender.waiting + self._sender.refused + lost_there + not_carried
+        not_carried = sum(tap.not_carried() for tap in self._taps)
+        lost = self._sender.waiting + self._sender.refused + self._left + lost_there + not_carried
         why = sorted(self._why | self._sender.why)
         if not_carried:
             why.append(f"{not_carried} were too many at once, or of a kind that cannot be carried")
