@@ -81,7 +81,7 @@ class FramesDesk:
         self._outgoing.pop(move_id, None)
         side.close()
         if incoming is not None:
-            asyncio.get_running_loop().run_in_executor(None, incoming.restore_network)
+            asyncio.get_running_loop().run_in_executor(None, incoming.let_places_go)
 
     def close(self) -> None:
         """Close all."""

@@ -26,7 +26,7 @@ from bascule.migration.model import Move
 from bascule.network.handover.arriving import ArrivingTap, Tally
 from bascule.network.handover.parcel import Parcel, pack
 from bascule.network.handover.place import hold_place, let_place_go, set_places
-from bascule.network.tap import DEFAULT_QUEUE_FRAMES, Tap
+from bascule.network.tap import Tap
 
 RETURN_S = 0.005
 RETURN_AGAIN_S = 0.1
@@ -40,14 +40,6 @@ def occupy(taps: Sequence[Tap]) -> None:
     for number, tap in enumerate(taps):
         with suppress(BasculeError, OSError), closing(ArrivingTap(tap, number)) as arriving:
             arriving.occupy()
-
-
-def restore_queues(taps: Sequence[Tap]) -> None:
-    """Let the taps of a VM that runs hold no more frames than usual again. It blocks: for a thread."""
-    for tap in taps:
-        with suppress(BasculeError, OSError):
-            if not tap.closed:
-                tap.set_queue_frames(DEFAULT_QUEUE_FRAMES)
 
 
 class FramesIn:
@@ -67,7 +59,6 @@ class FramesIn:
         self._move = move
         self._peer = peer
         self._adopted = adopted
-        self._vm_taps = taps
         self._places = tuple(places)
         self._taps: list[ArrivingTap] = []
         self._drawn = False
@@ -133,7 +124,7 @@ class FramesIn:
 
     @property
     def stays(self) -> bool:
-        """Whether frames may come late, or its taps are to be as short as usual again."""
+        """Whether frames may come late, or a place is held."""
         return self._drawn or self._ran
 
     def tally(self) -> dict[str, int]:
@@ -189,9 +180,8 @@ class FramesIn:
                 quiet_since_s, waited = loop.time(), now
             await asyncio.sleep(RETURN_S)
 
-    def restore_network(self) -> None:
-        """Let the taps hold no more than usual again, and the bridge learn. It blocks: for a thread."""
-        restore_queues(self._vm_taps)
+    def let_places_go(self) -> None:
+        """Let the bridge learn where the VM is. It blocks: for a thread."""
         with self._beside():
             set_places(let_place_go, self._places)
 

@@ -36,9 +36,9 @@ from bascule.errors import BasculeError, Failed
 from bascule.migration.model import Move
 from bascule.network.frames import mac_bytes
 from bascule.network.handover.leaving import LeavingTap
-from bascule.network.handover.parcel import Parcel, from_tap, identity
+from bascule.network.handover.parcel import Parcel, identity
 from bascule.network.handover.place import HELD_S, hold_place, let_place_go, set_places
-from bascule.network.tap import DEFAULT_QUEUE_FRAMES, LONGEST_QUEUE_FRAMES
+from bascule.network.tap import DEFAULT_QUEUE_FRAMES, LONGEST_QUEUE_FRAMES, VIRTIO_HEADER_BYTES
 from bascule.qemu.receive_ring import HEADER_BYTES, ReceiveRing
 
 LOOK_S = 0.01
@@ -53,7 +53,7 @@ FINISH_S = 2.0
 
 def _last_given(ring: ReceiveRing, nic: int) -> Parcel | None:
     given = ring.last_given()
-    return None if given is None else from_tap(nic, given, HEADER_BYTES)
+    return None if given is None else Parcel(nic, 0, given[:VIRTIO_HEADER_BYTES], given[HEADER_BYTES:])
 
 
 def too_many(came: int, passed_s: float) -> bool:
@@ -308,19 +308,24 @@ class FramesOut:
         there = self._sender.there
         lost_there = there.get("lost", 0)
         not_carried = sum(tap.not_carried() for tap in self._taps)
-        lost = self._sender.waiting + self._sender.refused + self._left + lost_there + not_carried
-        why = sorted(self._why | self._sender.why)
-        if not_carried:
-            why.append(f"{not_carried} were too many at once, or of a kind that cannot be carried")
-        if lost_there:
-            why.append(f"{lost_there} found the tap on {self._move.destination} full, or its agent had restarted")
+        lost, why = 0, []
+        if not self._staying:
+            lost = self._sender.waiting + self._sender.refused + self._left + lost_there + not_carried
+            why = sorted(self._why | self._sender.why)
+            if not_carried:
+                why.append(f"{not_carried} were too many at once, or of a kind that cannot be carried")
+            if lost_there:
+                why.append(f"{lost_there} found the tap on {self._move.destination} full, or its agent had restarted")
+        if overflowed := sum(tap.overflowed for tap in self._taps):
+            lost += overflowed
+            why.append(f"{overflowed} found the tap on {self._move.source} full, as QEMU did not read it in time")
         return {
             "carried": self._put_back if self._staying else self._sender.sent - there.get("seen_here", 0),
             "waited": there.get("waited", 0),
             "found_back": sum(tap.found_back for tap in self._taps),
             "late": there.get("late", 0),
-            "lost": 0 if self._staying else lost,
-            "why": "; ".join(why) if lost and not self._staying else "",
+            "lost": lost,
+            "why": "; ".join(why) if lost else "",
         }
 
     def close(self) -> None:

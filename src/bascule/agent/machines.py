@@ -34,8 +34,6 @@ from bascule.storage.image_lock import explain_lock_complaint
 from bascule.vm.definition import Definition
 from bascule.vm.serialise import from_dict, to_dict
 
-STATUS_DEADLINE_S = 1.0
-
 
 @dataclass(eq=False)
 class RunningVm:
@@ -284,22 +282,12 @@ class Machines:
                 await asyncio.to_thread(shutil.rmtree, record.process["directory"], ignore_errors=True)
                 continue
             self._hold(vm)
-            await self._restore_network(vm)
+            with suppress(BasculeError):  # held by an agent that died while the VM moved
+                await asyncio.to_thread(set_places, let_place_go, vm.places())
             if vm.machine.connected:
                 self._log.info("VM adopted", vm=record.name, pid=vm.machine.record.pid)
             else:
                 self._log.error("VM adopted; its QEMU does not answer", vm=record.name, pid=vm.machine.record.pid)
-
-    async def _restore_network(self, vm: RunningVm) -> None:
-        """An agent that died has left its taps long if the VM had just arrived, its places held if it moved."""
-        with suppress(BasculeError):
-            await asyncio.to_thread(set_places, let_place_go, vm.places())
-        if not vm.machine.connected:
-            return
-        with suppress(BasculeError):
-            answer = await vm.machine.execute("query-status", deadline_s=STATUS_DEADLINE_S)
-            if answer["status"] == "running":  # else frames may wait there for it
-                await asyncio.to_thread(frames_in.restore_queues, vm.taps)
 
     async def adopt(
         self, definition: Mapping[str, Any], process: Mapping[str, Any], accelerator: Accelerator

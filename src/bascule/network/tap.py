@@ -19,7 +19,7 @@ from contextlib import suppress
 from hashlib import blake2s
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from bascule.errors import Failed, Refused
 from bascule.network.bridge import bridge_link
@@ -37,9 +37,32 @@ IFF_TUN_EXCL = 0x8000  # without it, opening a name that exists would join that 
 INTERFACE_NAME_BYTES = 15
 
 ADDR_GEN_MODE_NONE = 1  # linux/if_link.h, IN6_ADDR_GEN_MODE_NONE
-DEFAULT_QUEUE_FRAMES = 1000
+# Chosen when the tap is made, and not changed: while the kernel changes it, what comes is dropped, for up to a
+# millisecond. The kernel's own 1,000 are a tenth of a second of 10,000 frames a second, and QEMU's main loop may be
+# kept from reading for longer, by a large guest's dirty bitmap for instance; as many as here fit a network card.
+DEFAULT_QUEUE_FRAMES = 4000
 LONGEST_QUEUE_FRAMES = 16_000  # eight bytes each while it is empty
 LARGEST_READ_BYTES = 1 << 17  # one frame, as large as segmentation offload makes it, and its header
+VIRTIO_HEADER_BYTES = 10  # linux/virtio_net.h, struct virtio_net_hdr; a tap may put more behind it, which says nothing
+_LONGEST_HEADER_BYTES = 64
+_NO_MORE_HEADER = bytes(_LONGEST_HEADER_BYTES - VIRTIO_HEADER_BYTES)
+
+
+class QueuedFrame(NamedTuple):
+    """A frame on its way to the guest: the first 10 bytes of its virtio header, and the Ethernet frame."""
+
+    header: bytes
+    frame: bytes
+
+
+def _header_length(read: memoryview, before: int, after: int) -> int:
+    """Which of two lengths the header of a frame has that was read while it changed.
+
+    What is longer than `VIRTIO_HEADER_BYTES` is zeros, or was left alone, and it held zeros. No frame for a guest
+    begins with two of them: that would be a MAC of the range 00:00:00 to 00:00:ff, of the first vendor of all (Xerox).
+    """
+    shorter, longer = sorted((before, after))
+    return shorter if any(read[shorter:longer]) else longer
 
 
 def tap_name(vm_uuid: str, nic: int) -> str:
@@ -141,26 +164,23 @@ class Tap:
                 return
             # QEMU has set another length between our question and our frame, which was then cut wrongly: once more.
 
-    def take_queued(self, limit: int = 2 * DEFAULT_QUEUE_FRAMES) -> list[bytes]:
-        """Take up to `limit` frames that wait for the guest, each with its virtio header in front. It never blocks.
+    def take_queued(self, limit: int = LONGEST_QUEUE_FRAMES) -> list[QueuedFrame]:
+        """Take up to `limit` frames that wait for the guest. It never blocks.
 
-        Frames go to one reader each: only for a tap whose VM does not run.
+        Frames go to one reader each: only for a tap whose VM does not run. QEMU may set another length of the header
+        meanwhile: it does when it loads the state of a guest whose driver has negotiated.
         """
-        frames: list[bytes] = []
-        while len(frames) < limit and (frame := self._device.read(LARGEST_READ_BYTES)) is not None:
-            frames.append(frame)
+        frames: list[QueuedFrame] = []
+        view = memoryview(bytearray(LARGEST_READ_BYTES))
+        length = self.header_bytes()
+        while len(frames) < limit:
+            view[VIRTIO_HEADER_BYTES:_LONGEST_HEADER_BYTES] = _NO_MORE_HEADER
+            if (size := self._device.readinto(view)) is None:
+                break
+            before, length = length, self.header_bytes()
+            start = before if before == length else _header_length(view, before, length)
+            frames.append(QueuedFrame(bytes(view[:VIRTIO_HEADER_BYTES]), bytes(view[start:size])))
         return frames
-
-    def set_queue_frames(self, frames: int) -> None:
-        """Let `frames` wait from now on; of those that wait the first stay. It blocks: call it in a thread.
-
-        Raises `Failed` when the tap is gone, or of another network namespace.
-        """
-        try:
-            with netlink_batch() as netlink:
-                netlink.link("set", index=netlink.link("get", ifname=self.name)[0]["index"], txqlen=frames)
-        except NetlinkError as error:
-            raise Failed(f"cannot set the queue of tap {self.name}: {os.strerror(error.code)}") from error
 
     @property
     def closed(self) -> bool:

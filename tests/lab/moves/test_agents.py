@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from collections.abc import Callable
 
 import pytest
 from tests.lab.moves.conftest import Place
-
-from bascule.network.tap import DEFAULT_QUEUE_FRAMES
 
 pytestmark = pytest.mark.lab
 
@@ -42,23 +39,6 @@ def test_an_agent_is_killed_during_a_move(place: Callable[..., Place], side: str
     where = "h2" if there.newest("h1")["outcome"] == "completed" else "h1"
     there.assert_only_on(where)
     there.move(where, "h2" if where == "h1" else "h1")
-
-
-def test_taps_that_an_agent_left_long_are_as_usual_again(place: Callable[..., Place]) -> None:
-    """As one does that dies just after a busy VM has arrived."""
-    there = place()
-    (tap,) = there.taps("h1")
-    there.lab.kill_agent("h1")
-    there.lab.run("h1", ["ip", "link", "set", tap, "txqueuelen", "5000"])
-    assert queue_frames(there, tap) == 5000
-    there.lab.start_agent("h1")
-    there.wait(lambda: queue_frames(there, tap) == DEFAULT_QUEUE_FRAMES, "the tap to be as long as usual")
-    there.assert_only_on("h1")
-
-
-def queue_frames(there: Place, tap: str) -> int:
-    (link,) = json.loads(there.lab.run("h1", ["ip", "-json", "link", "show", "dev", tap]).stdout)
-    return int(link["txqlen"])
 
 
 def test_both_agents_are_killed_during_a_move(place: Callable[..., Place]) -> None:

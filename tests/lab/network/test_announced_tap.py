@@ -61,7 +61,7 @@ def test_a_tap_is_silent_until_told(net: Any):
         assert beyond.from_mac(tap_mac) == []
         assert beyond.from_mac(GUEST) == []
         ours = bytes.fromhex(tap_mac.replace(":", ""))
-        waiting = [frame[tap.header_bytes() :] for frame in tap.take_queued()]
+        waiting = [queued.frame for queued in tap.take_queued()]
         assert [frame for frame in waiting if frame[6:12] == ours] == []
     finally:
         os.close(control)
@@ -100,7 +100,7 @@ def test_the_network_follows_the_announcement(net: Any):
     assert net.ports_of(net.b, GUEST) == [("up0", False)]
     assert net.ports_of(net.switch, GUEST) == [("p-a", False)]
     client.send(unicast(GUEST, b"before"))
-    net.wait_until(lambda: any(b"before" in frame for frame in there.take_queued()), "a frame on the old tap")
+    net.wait_until(lambda: any(b"before" in queued.frame for queued in there.take_queued()), "a frame on the old tap")
 
     here.take_queued()
     assert announce_now([(here, Announcement(GUEST, ("10.77.0.50", "fd77::50")))]) == 3
@@ -114,11 +114,11 @@ def test_the_network_follows_the_announcement(net: Any):
     arrived: list[bytes] = []
 
     def on_the_new_tap() -> bool:
-        arrived.extend(here.take_queued())
+        arrived.extend(queued.frame for queued in here.take_queued())
         return any(b"after" in frame for frame in arrived)
 
     net.wait_until(on_the_new_tap, "a frame on the new tap")
-    assert not any(b"after" in frame for frame in there.take_queued())
+    assert not any(b"after" in queued.frame for queued in there.take_queued())
 
 
 def test_a_switch_that_missed_the_first_announcement_learns_from_the_next(net: Any):

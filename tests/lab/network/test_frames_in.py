@@ -34,8 +34,7 @@ class Destination:
         self.frames = net.b.run(FramesIn, None, move, "nowhere", [self.tap], places, adopted=adopted)
 
     def guest_gets(self) -> list[int]:
-        length = self.tap.header_bytes()
-        return [struct.unpack_from("!I", read, length + 14)[0] for read in self.tap.take_queued()]
+        return [struct.unpack_from("!I", queued.frame, 14)[0] for queued in self.tap.take_queued()]
 
 
 @pytest.fixture
@@ -96,7 +95,7 @@ def test_a_frame_of_the_guest_that_is_flooded_here_late_does_not_draw_the_vm_awa
         client.send(asked)
         at_tap.wait_for(asked)
         assert net.ports_of(net.b, GUEST) == [(there.tap.name, True)]
-        net.b.run(there.frames.restore_network)
+        net.b.run(there.frames.let_places_go)
         net.capture(net.a, "up0").send(late)
         net.wait_until(lambda: net.ports_of(net.b, GUEST) == [("up0", False)], "the bridge to learn again")
     finally:

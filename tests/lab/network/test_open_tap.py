@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import signal
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +22,7 @@ pytestmark = pytest.mark.lab
 
 GUEST = "52:54:00:aa:00:50"
 CLIENT = "52:54:00:aa:00:99"
+TUNSETVNETHDRSZ = 0x400454D8  # linux/if_tun.h
 
 
 def unicast(to: str, text: bytes) -> bytes:
@@ -61,13 +64,48 @@ def test_frames_wait_in_the_tap_up_to_its_queue(net: Any):
     sentinel = unicast("ff:ff:ff:ff:ff:ff", b"sentinel")
     uplink.send(sentinel)
     arrived.wait_for(sentinel)
-    waiting = [frame[tap.header_bytes() :] for frame in tap.take_queued()]
+    waiting = [queued.frame for queued in tap.take_queued()]
     ours = [frame for frame in waiting if frame[12:14] == b"\x88\xb5"]
     assert 0 < len(ours) <= 20
     assert ours == [unicast("ff:ff:ff:ff:ff:ff", b"%d" % number) for number in range(len(ours))]
     assert last not in ours
-    others = [frame[tap.header_bytes() :] for frame in tap.take_queued()]  # the kernel's own may come at any time
+    others = [queued.frame for queued in tap.take_queued()]  # the kernel's own may come at any time
     assert not [frame for frame in others if frame[12:14] == b"\x88\xb5"]
+
+
+class Negotiating(Tap):
+    """A tap whose header changes its length right after it was asked for the `after`th time, as QEMU does it."""
+
+    def __init__(self, tap: Tap, lengths: tuple[int, int], after: int) -> None:
+        super().__init__(tap.name, tap._device)
+        self.lengths = lengths
+        self.questions_left = after
+        self.set_header_bytes(lengths[0])
+
+    def set_header_bytes(self, length: int) -> None:
+        fcntl.ioctl(self.fileno(), TUNSETVNETHDRSZ, struct.pack("i", length))
+
+    def header_bytes(self) -> int:
+        length = super().header_bytes()
+        self.questions_left -= 1
+        if self.questions_left == 0:
+            self.set_header_bytes(self.lengths[1])
+        return length
+
+
+@pytest.mark.parametrize("lengths", [(10, 12), (12, 10), (12, 20), (10, 20)])
+def test_frames_are_whole_though_the_header_changes_while_they_are_taken(quiet_net: Any, lengths: tuple[int, int]):
+    """QEMU sets the length when it loads the state of a guest whose driver has negotiated, at any moment."""
+    net = quiet_net
+    tap = net.tap(net.a, "bsctest0")
+    client = net.capture(net.client, "eth0")
+    for after in range(7):
+        frames = [unicast("ff:ff:ff:ff:ff:ff", b"%d" % number) for number in range(5)]
+        arrived = net.capture(net.a, "br0")
+        for frame in frames:
+            client.send(frame)
+        arrived.wait_for(frames[-1])
+        assert [queued.frame for queued in Negotiating(tap, lengths, after).take_queued()] == frames
 
 
 def test_a_missing_bridge_is_refused(net: Any):

@@ -27,7 +27,7 @@ class Side:
     def leave_places(self) -> None:
         self.has_places = False
 
-    def restore_network(self) -> None:
+    def let_places_go(self) -> None:
         pass
 
     def put_back(self, parcels: list[Any]) -> dict[str, int]:

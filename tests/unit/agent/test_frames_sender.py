@@ -10,11 +10,12 @@ import pytest
 from bascule.agent.frames_sender import BATCH_BYTES, BATCH_FRAMES, FIRST_BATCH_BYTES, MOST_WAITING_BYTES, FrameSender
 from bascule.agent.peers import NoAnswerError
 from bascule.errors import Refused
-from bascule.network.handover.parcel import HEADER_BYTES, Parcel, unpack
+from bascule.network.handover.parcel import Parcel, unpack
+from bascule.network.tap import VIRTIO_HEADER_BYTES
 
 
 def parcels(*numbers: int, frame_bytes: int = 60) -> list[Parcel]:
-    return [Parcel(0, number, bytes(HEADER_BYTES), bytes(frame_bytes)) for number in numbers]
+    return [Parcel(0, number, bytes(VIRTIO_HEADER_BYTES), bytes(frame_bytes)) for number in numbers]
 
 
 class There:

@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bascule.network.handover.counters import TapCounters
-from bascule.network.handover.parcel import HEADER_BYTES, Parcel, from_tap, identity
+from bascule.network.handover.parcel import Parcel, identity
 from bascule.network.handover.watch import TapWatch
-from bascule.network.tap import Tap
+from bascule.network.tap import VIRTIO_HEADER_BYTES, Tap
 
 MOST_REORDERED = 500  # so many can be put in order in some 5 ms; with more waiting, order is given up
 ORDERING_TRIES = 5
@@ -31,7 +31,7 @@ _ALL = 1 << 20
 # To a group address that no bridge forwards and no guest listens to (IEEE 802.1Q, table 8-1), of a local experimental
 # protocol (IEEE 802).
 _DECOY = bytes.fromhex("0180c200000e") + bytes.fromhex("fe0000000001") + b"\x88\xb5" + b"bascule".ljust(46, b"\0")
-DECOY = Parcel(0, 0, bytes(HEADER_BYTES), _DECOY)
+DECOY = Parcel(0, 0, bytes(VIRTIO_HEADER_BYTES), _DECOY)
 
 
 @dataclass(slots=True)
@@ -117,8 +117,7 @@ class ArrivingTap:
         not_in_yet = list(fresh)
         for _ in range(ORDERING_TRIES):
             waited = self.tally.waited
-            length = self._tap.header_bytes()
-            waiting = [from_tap(self.nic, read, length) for read in self._tap.take_queued(_ALL)]
+            waiting = [Parcel(self.nic, 0, *queued) for queued in self._tap.take_queued(_ALL)]
             self.look()
             self._put(self._in_order([*waiting, *not_in_yet], fresh))
             not_in_yet = []

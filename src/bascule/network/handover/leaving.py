@@ -39,6 +39,7 @@ class LeavingTap:
         self.watch = TapWatch(tap.name, nic)
         self.reckoning = Reckoning()
         self.found_back = 0
+        self.overflowed = 0  # frames that found the tap full while the VM ran: the guest has not got them
         self.passed_over = 0  # frames for which there was no room before they were carried
         self._mac = mac
         self._counters = TapCounters(tap.name)
@@ -47,6 +48,7 @@ class LeavingTap:
         self._kept: deque[tuple[int, Parcel]] = deque()  # when it came, the frame
         self._kept_bytes = 0
         self._counted = Counts(0, 0)
+        self._dropped_before: int | None = None
         self._missed = 0  # by the watch, while the VM ran: the guest has got them all the same
         self._stopped_us: int | None = None
         self._at_stop: tuple[int, int | None] | None = None  # read, used
@@ -57,6 +59,8 @@ class LeavingTap:
     def begin(self) -> None:
         """See all frames from now on."""
         self.watch.begin()
+        if self._dropped_before is None:
+            self._dropped_before = self._counters.read().dropped
 
     def pause(self) -> None:
         """See none until `begin`: there are too many, and the stop is not near."""
@@ -110,6 +114,8 @@ class LeavingTap:
         counts, used = self._counters.read(), self.used()
         read = counts.read
         self._at_stop = (read, used)
+        if self._dropped_before is not None:
+            self.overflowed = counts.dropped - self._dropped_before
         self._take_in()
         reckoning = self.reckoning
         after_stop = next((parcel.number for came_us, parcel in self._kept if came_us > at_us), reckoning.seen + 1)

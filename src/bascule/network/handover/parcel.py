@@ -19,14 +19,14 @@ from typing import NamedTuple
 
 from bascule.errors import Refused
 from bascule.network.frames import internet_checksum
+from bascule.network.tap import VIRTIO_HEADER_BYTES
 
-HEADER_BYTES = 10
 NEEDS_CHECKSUM = 0x01  # linux/virtio_net.h, VIRTIO_NET_HDR_F_NEEDS_CSUM
 VLAN_TAG_BYTES = 4
 MAGIC = b"BSF1"
 _FRAME = struct.Struct("!BII")
 _ADDRESSES_BYTES = 12
-_LONGEST_BYTES = (1 << 17) + HEADER_BYTES
+_LONGEST_BYTES = (1 << 17) + VIRTIO_HEADER_BYTES
 
 
 class Parcel(NamedTuple):
@@ -39,11 +39,6 @@ class Parcel(NamedTuple):
     number: int
     header: bytes
     frame: bytes
-
-
-def from_tap(nic: int, read: bytes, header_bytes: int) -> Parcel:
-    """What was read from a tap, whose header has `header_bytes` now."""
-    return Parcel(nic, 0, read[:HEADER_BYTES], read[header_bytes:])
 
 
 def identity(parcel: Parcel) -> int:
@@ -96,9 +91,9 @@ def unpack(batch: bytes) -> Sequence[Parcel]:
         nic, number, length = _FRAME.unpack_from(batch, position)
         position += _FRAME.size
         end = position + length
-        if not HEADER_BYTES < length <= _LONGEST_BYTES or end > len(batch):
+        if not VIRTIO_HEADER_BYTES < length <= _LONGEST_BYTES or end > len(batch):
             raise Refused("cannot read a batch of frames: a frame's length is wrong")
-        split = position + HEADER_BYTES
+        split = position + VIRTIO_HEADER_BYTES
         found.append(Parcel(nic, number, batch[position:split], batch[split:end]))
         position = end
     return found

@@ -18,7 +18,8 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from bascule.errors import Failed
-from bascule.network.handover.parcel import HEADER_BYTES, Parcel, with_vlan_tag
+from bascule.network.handover.parcel import Parcel, with_vlan_tag
+from bascule.network.tap import VIRTIO_HEADER_BYTES
 
 # linux/if_packet.h
 SOL_PACKET = 263
@@ -38,7 +39,7 @@ BPF_RET = 0x06  # linux/bpf_common.h: end, with the number of bytes to be seen
 ETH_P_ALL = 3
 ETH_P_8021Q = 0x8100
 BUFFER_BYTES = 32 << 20  # a fifth of a second of a full 1 Gbit/s; it costs nothing while it is empty
-LARGEST_BYTES = (1 << 17) + HEADER_BYTES
+LARGEST_BYTES = (1 << 17) + VIRTIO_HEADER_BYTES
 
 _AUXDATA = struct.Struct("=IIIHHHH")
 _BPF = struct.Struct("=HBBI")
@@ -108,7 +109,7 @@ class TapWatch:
                 continue
             if address[2] != PACKET_OUTGOING:  # what the guest itself says
                 continue
-            parcel = Parcel(self.nic, 0, bytes(view[:HEADER_BYTES]), bytes(view[HEADER_BYTES:size]))
+            parcel = Parcel(self.nic, 0, bytes(view[:VIRTIO_HEADER_BYTES]), bytes(view[VIRTIO_HEADER_BYTES:size]))
             at_us = 0
             for _level, kind, data in ancillary:
                 if kind == SO_TIMESTAMPNS:

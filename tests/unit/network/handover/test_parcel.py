@@ -10,14 +10,15 @@ from hypothesis import strategies as st
 
 from bascule.errors import Refused
 from bascule.network.frames import internet_checksum
-from bascule.network.handover.parcel import HEADER_BYTES, Parcel, from_tap, identity, pack, unpack, with_vlan_tag
+from bascule.network.handover.parcel import Parcel, identity, pack, unpack, with_vlan_tag
+from bascule.network.tap import VIRTIO_HEADER_BYTES
 
 FRAME = bytes(range(64))
 parcels = st.builds(
     Parcel,
     st.integers(0, 255),
     st.integers(0, 2**32 - 1),
-    st.binary(min_size=HEADER_BYTES, max_size=HEADER_BYTES),
+    st.binary(min_size=VIRTIO_HEADER_BYTES, max_size=VIRTIO_HEADER_BYTES),
     st.binary(min_size=1, max_size=300),
 )
 
@@ -45,12 +46,6 @@ def test_a_batch_that_is_cut_off_is_refused(batch: list[Parcel], data: st.DataOb
 def test_what_is_no_batch_is_refused(wrong: bytes):
     with pytest.raises(Refused, match="cannot read a batch of frames"):
         unpack(wrong)
-
-
-@pytest.mark.parametrize("header_bytes", [10, 12])
-def test_the_header_of_a_tap_is_brought_to_one_length(header_bytes: int):
-    read = bytes(range(header_bytes)) + FRAME
-    assert from_tap(3, read, header_bytes) == Parcel(3, 0, bytes(range(10)), FRAME)
 
 
 def test_a_vlan_tag_is_put_back_and_the_checksum_moves_with_it():
