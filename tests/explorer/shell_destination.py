@@ -89,14 +89,13 @@ def _do(draft: Draft, me: int, number: int, command: Any) -> None:
         case do.LoadState():
             qemu = draft.host(me).qemu
             what = draft.rest.saved[number - 1]
-            if (
-                mine(draft, me, number)
-                and qemu is not None
-                and qemu.incoming is Copy.NONE
-                and what in ("whole", "stale")
-            ):
+            if not mine(draft, me, number) or qemu is None:
+                draft.tell(me, number, facts.IncomingBroken(""))
+            elif qemu.incoming is Copy.COMPLETE:  # an earlier agent has told it to
+                draft.tell(me, number, facts.IncomingLoaded())
+            elif qemu.incoming is Copy.NONE and what in ("whole", "stale"):
                 draft.put_qemu(me, incoming=Copy.UNDER_WAY, stale=what == "stale")
-            else:
+            elif qemu.incoming is Copy.NONE:
                 draft.tell(me, number, facts.IncomingBroken(""))
         case do.Decide(decision=decision):
             draft.tell(me, number, facts.Decided(draft.decide(me, number, decision)))

@@ -19,9 +19,9 @@ from bascule.agent import gate
 from bascule.agent.clock import wall_us
 from bascule.agent.frames_in import FramesIn
 from bascule.agent.host import Host
+from bascule.agent.incoming_copy import IncomingCopy
 from bascule.agent.machines import RunningVm
 from bascule.agent.peers import NoAnswerError
-from bascule.agent.quick import load_state
 from bascule.errors import BasculeError, Failed, Refused
 from bascule.journal.records import FactRecord, MoveRecord, VmRecord
 from bascule.journal.register import JournalRegister
@@ -42,9 +42,7 @@ from bascule.vm.serialise import from_dict
 TICK_S = 0.25
 QUIET_S = 2.0  # without news, facts are written
 AGAIN_S = 1.0
-ANSWER_WITHIN_S = 8.0
-LOOK_S = 5.0  # as long as QEMU may take to load what has already reached this host
-LOOK_AGAIN_S = 0.25
+ANSWER_WITHIN_S = destination.ARRIVAL_S + 0.5  # the source's next question may refuse what is overdue by then
 RUN_FIRST_S = 0.02
 HOLD_PLACES_AFTER_S = 0.02  # after the announcement and the answer to the source, which are waited for
 RECEIVES = (destination.Receiving, destination.Loaded, destination.Taking, destination.Starting)
@@ -70,6 +68,7 @@ class DestinationMove:
         self._host = host
         self._incoming: RunningVm | None = None
         self._control: MigrationControl | None = None
+        self._copy: IncomingCopy | None = None
         self._changed = asyncio.Condition()
         self._loop = asyncio.get_running_loop()
         self._zero = self._news_s = self._loop.time()
@@ -257,6 +256,9 @@ class DestinationMove:
             )
             self._host.moves.frames.expect(self.move.id, self._frames)
         self._control = MigrationControl(incoming.machine, self._host.features)
+        self._copy = IncomingCopy(
+            self.move, self._control, self.deliver, lambda: isinstance(self.state, destination.Receiving)
+        )
         self._unsubscribe = incoming.machine.subscribe(self._on_qemu_event)
         incoming.on_back.append(self._look_again)
         self._spawn(self._watch_process(incoming), "watch destination")
@@ -272,26 +274,8 @@ class DestinationMove:
             self._incoming.on_back.remove(self._look_again)
 
     def _look_again(self) -> None:
-        """Nobody listened to QEMU for a while: learn what was missed."""
-        if isinstance(self.state, destination.Receiving):
-            self._spawn(self._learn_what_was_missed(), "look again")
-
-    async def _learn_what_was_missed(self) -> None:
-        if self._control is None:
-            return
-        stats = await self._control.query()
-        if stats.status == "completed":
-            self.deliver(facts.IncomingLoaded())
-        elif stats.status == "failed":
-            self.deliver(facts.IncomingBroken(f"QEMU on {self.move.destination} could not load the state"))
-
-    async def _look_at_incoming(self) -> None:
-        """Watch a QEMU that answers until it has loaded what has come, or will not. A frozen one answers later."""
-        until = self._loop.time() + LOOK_S
-        while self._loop.time() < until and isinstance(self.state, destination.Receiving):
-            await self._learn_what_was_missed()  # its error ends the look: without an answer nothing is known
-            await asyncio.sleep(LOOK_AGAIN_S)
-        self.deliver(facts.IncomingBroken("the state did not arrive completely"))
+        if self._copy is not None and isinstance(self.state, destination.Receiving):
+            self._spawn(self._copy.look(), "look again")
 
     def _on_qemu_event(self, event: QmpEvent) -> None:
         if event.name == "RESUME":
@@ -308,9 +292,8 @@ class DestinationMove:
                 bound_receive_queue(self._incoming.machine.record.pid, port)
             elif status == "completed":
                 self._times["loaded"] = event.at_us
-                self.deliver(facts.IncomingLoaded())
-            elif status == "failed":
-                self.deliver(facts.IncomingBroken(f"QEMU on {self.move.destination} could not load the state"))
+            if self._copy is not None:
+                self._copy.tell(status)
 
     async def _watch_process(self, incoming: RunningVm) -> None:
         exited = asyncio.ensure_future(incoming.machine.exited())
@@ -359,8 +342,8 @@ class DestinationMove:
             case do.StartIncoming():
                 await self._start_incoming()
             case do.LoadState(state_file=state_file):
-                if self._control is not None:
-                    await load_state(move, state_file, self._control)
+                if self._copy is not None:
+                    await self._copy.load(state_file)
             case do.Decide(decision=decision):
                 register = JournalRegister(host.journal, self._taken_record(move.epoch))
                 self._decided(await register.decide(Ballot.of(move), decision))
@@ -374,7 +357,8 @@ class DestinationMove:
             case do.AskSource():
                 await self._ask_source()
             case do.LookAtIncoming():
-                await self._look_at_incoming()
+                if self._copy is not None:
+                    await self._copy.look_for_some_seconds()
             case do.DestroyIncoming():
                 if self._launching is not None:
                     await asyncio.wait([self._launching])  # else it could be there after its end

@@ -136,7 +136,10 @@ class StartIncoming:
 
 @dataclass(frozen=True, slots=True)
 class LoadState:
-    """Load the saved state. Answer: `IncomingLoaded` or `IncomingBroken`."""
+    """Load the saved state, unless QEMU has begun that already. Answer: `IncomingLoaded` or `IncomingBroken`.
+
+    None as long as QEMU does not answer: it may have loaded everything, for an agent before this one.
+    """
 
     state_file: str
 

@@ -36,7 +36,7 @@ from bascule.migration import facts
 from bascule.migration.model import Decision, Mode, Move
 
 ASK_SOURCE_S = 3.0
-ARRIVAL_S = 5.0  # with the source's word given, a live copy that is not loaded after this long never will be
+ARRIVAL_S = 5.0  # with the source's word given, a live copy that is not loaded after this long probably never will be
 LOOK_AGAIN_S = 20.0  # longer than a look takes
 JOURNAL_AGAIN_S = 0.5
 RUN_AGAIN_S = 0.5
@@ -235,7 +235,11 @@ def _receiving(state: Receiving, fact: facts.DestinationFact, now: float) -> Ste
         case facts.IncomingLoaded():
             return Loaded(state.move, now + ASK_SOURCE_S), ()
         case facts.TakeAsked(last_copy=last_copy) if state.word_s is not None:
-            return replace(state, last_copy=state.last_copy or last_copy), ()
+            state = replace(state, last_copy=state.last_copy or last_copy)
+            # The source lives, since it asks again, and is better served than by waiting for a QEMU that is frozen.
+            if _is_overdue(state, now) and not state.last_copy:
+                return _refuse(state.move, "the state did not arrive completely")
+            return state, ()
         case facts.TakeAsked(state_file=str(path), last_copy=last_copy):
             return replace(state, word_s=now, last_copy=last_copy), (do.LoadState(path),)
         case facts.TakeAsked() if state.move.mode is Mode.QUICK:
@@ -247,18 +251,18 @@ def _receiving(state: Receiving, fact: facts.DestinationFact, now: float) -> Ste
         case facts.IncomingBroken(reason=reason) | facts.RefuseAsked(reason=reason) | facts.StoodDown(reason=reason):
             return _refuse(state.move, reason)
         case facts.Tick() if state.word_s is not None:
-            if state.move.mode is Mode.QUICK or now - state.word_s <= ARRIVAL_S:
-                return state, ()
-            if not state.last_copy:
-                return _refuse(state.move, "the state did not arrive completely")
-            # What may be the last copy is not given up while its QEMU is frozen: it may have everything.
-            if now >= state.ask_source_s:
+            # A silent source may be dead. What may be the last copy is not given up while its QEMU is frozen.
+            if _is_overdue(state, now) and now >= state.ask_source_s:
                 return replace(state, ask_source_s=now + LOOK_AGAIN_S), (do.LookAtIncoming(),)
             return state, ()
         case facts.Tick() if now >= state.ask_source_s:
             return replace(state, ask_source_s=now + ASK_SOURCE_S), (do.AskSource(),)
         case _:
             return state, ()
+
+
+def _is_overdue(state: Receiving, now: float) -> bool:
+    return state.word_s is not None and state.move.mode is Mode.LIVE and now - state.word_s > ARRIVAL_S
 
 
 def _loaded(state: Loaded, fact: facts.DestinationFact, now: float) -> Step:

@@ -10,10 +10,14 @@ import json
 import signal
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.lab.moves.conftest import Place
+
+from bascule.lab.agents import log_tail
 
 pytestmark = pytest.mark.lab
 
@@ -104,6 +108,30 @@ def test_the_source_is_told_to_run_and_the_destination_stands_down(place: Callab
     assert there.newest("h2")["outcome"] == "refused"
     there.move("h1", "h2")
     there.assert_only_on("h2")
+
+
+def test_a_saved_state_that_was_being_loaded_when_its_agent_died_is_kept(place: Callable[..., Place]) -> None:
+    """The destination's QEMU does not answer its new agent, which is asked to let it load: it may have everything."""
+    there = place(dirty_mib=64, rate_mb_s=5)
+    there.start("h1", "migrate", "guest", "h2", "--quick", heard=False)
+    there.wait(lambda: there.qemus("h2"), "a QEMU on h2")
+    there.wait(lambda: loads_a_state(there.qemus("h2")), "the saved state in the hands of QEMU on h2")
+    there.kill_qemu("h2", signal.SIGSTOP)
+    there.lab.kill_agent("h2")
+    there.kill_qemu("h1")
+    there.lab.start_agent("h2")
+    there.wait(lambda: "the saved state waits" in log_tail(there.lab.host("h2").places), "h2 being asked to load it")
+    there.kill_qemu("h2", signal.SIGCONT)
+    there.wait(lambda: there.newest("h1").get("outcome") == "completed", "the end of the move on h1")
+    there.assert_only_on("h2")
+
+
+def loads_a_state(qemus: list[int]) -> bool:
+    """Whether one of these has a saved state open."""
+    files = [file for pid in qemus for file in Path(f"/proc/{pid}/fd").iterdir()]
+    with suppress(OSError):
+        return any("bascule-state" in str(file.readlink()) for file in files)
+    return False
 
 
 def test_the_destination_is_told_to_run_and_the_source_stands_down(place: Callable[..., Place]) -> None:

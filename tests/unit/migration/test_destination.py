@@ -183,13 +183,24 @@ def test_a_word_without_a_saved_state_to_load_is_refused() -> None:
     assert move.tell(REFUSED) == [do.DestroyIncoming()]
 
 
-def test_a_state_that_never_arrives_is_refused_though_the_word_was_given() -> None:
+def test_a_state_that_never_arrives_is_refused_when_a_source_that_lives_asks_again() -> None:
     move = receiving()
     move.tell((10.0, TAKE))
     assert move.tell((15.0, facts.Tick()), TAKE) == []
-    assert move.tell((15.1, facts.Tick())) == [WRITE_REFUSED]
+    assert move.tell((15.1, facts.Tick())) == [do.LookAtIncoming()]
+    assert move.tell((15.2, TAKE)) == [WRITE_REFUSED]
     move.tell(facts.IncomingLoaded())  # in the very last moment: too late, `refused` is being written
     assert move.tell(REFUSED) == [do.DestroyIncoming()]
+
+
+def test_what_a_silent_source_has_sent_is_looked_at_and_kept_as_long_as_its_qemu_says_nothing() -> None:
+    """Its host may have lost power right after its word, and everything may have come here."""
+    move = receiving()
+    move.tell((10.0, TAKE))
+    assert move.tell((15.1, facts.Tick())) == [do.LookAtIncoming()]
+    assert move.tell((34.0, facts.Tick())) == []
+    assert move.tell((900.0, facts.Tick())) == [do.LookAtIncoming()]
+    assert move.tell(facts.IncomingLoaded()) == [WRITE_TAKEN]
 
 
 def test_what_may_be_the_last_copy_is_looked_at_and_waited_for_as_long_as_its_qemu_says_nothing() -> None:
