@@ -282,6 +282,7 @@ class DestinationMove:
             self._times["resumed"] = event.at_us
             self._resumed.set()
             if self._frames is not None:
+                self._frames.ran()
                 self._loop.call_later(HOLD_PLACES_AFTER_S, self._loop.run_in_executor, None, self._frames.hold_places)
             if (watch := self._host.first_frames.get(self.move.id)) is not None:
                 watch.run(event.at_us, lambda: self._host.first_frames.pop(self.move.id, None))

@@ -2,8 +2,9 @@
 
     occupied   before QEMU starts: a decoy is the one frame that it reads before it runs
     drawn      the source has stopped: the source's frames are in the taps, then the announcement draws all others here
-    running    from the moment at which QEMU is told to run: what is carried now goes to the end. This host's bridge
-               keeps the VM's MACs at their taps from then on, for some seconds (`network.handover.place`)
+    running    from the moment at which QEMU is told to run: what is carried now goes to the end
+    ran        QEMU runs it: nothing goes back any more. This host's bridge keeps the VM's MACs at their taps from then
+               on, for some seconds (`network.handover.place`)
     returning  the VM does not run here: what came directly is sent to the source, until the taps are gone
 
 It decides nothing, and no command waits for it but for the microseconds of putting frames into a tap. An agent that has
@@ -65,7 +66,7 @@ class FramesIn:
         self._ran = False
         self._closed = False
         self._returned = 0
-        self._not_known = 0  # whether an earlier agent has put them in
+        self._not_put = 0  # or not known whether an earlier agent has put them in
         self._final = Tally()
         self._log = structlog.get_logger().bind(move=move.id, vm=move.vm)
         with self._beside():
@@ -82,9 +83,10 @@ class FramesIn:
                 self.carry(parcels)
             return
         self._drawn = True
-        with self._beside():
-            for tap in self._taps:
-                tap.draw([parcel for parcel in parcels if parcel.nic == tap.nic], keep=self._adopted or tap.running)
+        for tap in self._taps:
+            ours = [parcel for parcel in parcels if parcel.nic == tap.nic]
+            with self._beside(ours):
+                tap.draw(ours, keep=self._adopted or tap.running)
 
     def carry(self, parcels: Sequence[Parcel], *, again: bool = False) -> dict[str, int]:
         """Put frames in that the source sends after; return what became of all so far.
@@ -94,19 +96,30 @@ class FramesIn:
         if not self._closed:
             self.draw()
             if again and self._adopted:
-                self._not_known += len(parcels)
+                self._not_put += len(parcels)
                 parcels = ()
-            with self._beside():
-                for tap in self._taps:
-                    tap.carry([parcel for parcel in parcels if parcel.nic == tap.nic])
+            for tap in self._taps:
+                ours = [parcel for parcel in parcels if parcel.nic == tap.nic]
+                with self._beside(ours):
+                    tap.carry(ours)
         return self.tally()
 
     def run(self) -> None:
-        """QEMU is about to be told to run."""
+        """QEMU is about to be told to run.
+
+        If there was no notice of the stop, the source's agent is dead: what was gathered meanwhile the guest has got.
+        """
+        if not self._adopted:
+            self.draw()
         self._ran = True
-        with self._beside():
-            for tap in self._taps:
+        for tap in self._taps:
+            with self._beside():
                 tap.run()
+
+    def ran(self) -> None:
+        """QEMU runs the VM."""
+        for tap in self._taps:
+            tap.ran()
 
     @property
     def vm_uuid(self) -> str:
@@ -135,7 +148,7 @@ class FramesIn:
         return asdict(self._final)
 
     def _count(self) -> None:
-        total = Tally(lost=self._not_known)
+        total = Tally(lost=self._not_put)
         for tap in self._taps:
             total.add(tap.count())
         self._final = total
@@ -196,9 +209,10 @@ class FramesIn:
             tap.close()
 
     @contextmanager
-    def _beside(self) -> Iterator[None]:
-        """What fails in here fails beside the move: it is told and goes on."""
+    def _beside(self, parcels: Sequence[Parcel] = ()) -> Iterator[None]:
+        """What fails in here fails beside the move: it is told and goes on, and `parcels` count as lost."""
         try:
             yield
         except (BasculeError, OSError, LookupError, ValueError) as error:
+            self._not_put += len(parcels)
             self._log.info("hand-over of frames", error=str(error))

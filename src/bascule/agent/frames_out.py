@@ -86,6 +86,7 @@ class FramesOut:
         self._why: set[str] = set()
         self._came_back: set[tuple[int, int]] = set()  # NIC, number there
         self._put_back = 0
+        self._not_put_back = 0
         self._log = structlog.get_logger().bind(move=move.id, vm=move.vm)
 
     @property
@@ -196,8 +197,8 @@ class FramesOut:
     def stopped(self, at_us: int) -> None:
         """No vCPU runs any more, since `at_us` on this host's wall clock. It takes microseconds."""
         self.near()
-        with self._beside("the frames cannot be counted"):
-            for tap in self._taps:
+        for tap in self._taps:
+            with self._beside("the frames cannot be counted"):
                 tap.stopped(at_us)
         self._stopped.set()
 
@@ -205,8 +206,7 @@ class FramesOut:
         """What goes with the notice of the stop. Nothing where the stop was missed: the guest may have got all."""
         if not self._stopped.is_set():
             return b""
-        with self._beside("the frames cannot be read"):
-            self._take()
+        self._take()
         return self._sender.first_batch()
 
     def told(self) -> None:
@@ -217,13 +217,14 @@ class FramesOut:
         if self._finishing:
             return
         for tap in self._taps:
-            if self._sender.has_room:
-                self._sender.add(tap.take())
+            with self._beside("the frames cannot be read"):
+                if self._sender.has_room:
+                    self._sender.add(tap.take())
 
     def _rest(self) -> list[Parcel]:
         rest: list[Parcel] = []
-        with self._beside("the frames cannot be read"):
-            for tap in self._taps:
+        for tap in self._taps:
+            with self._beside("the frames cannot be read"):
                 rest += tap.take()
         return rest
 
@@ -234,9 +235,9 @@ class FramesOut:
         for tap in self._taps:
             self._log.info("frames reckoned", nic=tap.watch.nic, **tap.reckoned())
         while not self._staying:
-            with self._beside("the frames cannot be read"):
-                self._take()
-                for tap in self._taps:
+            self._take()
+            for tap in self._taps:
+                with self._beside(""):
                     tap.look_again()
             if await self._sender.send():
                 await asyncio.sleep(CARRY_S if loop.time() - began_s < SOON_S else CARRY_SLOWLY_S)
@@ -297,6 +298,8 @@ class FramesOut:
                         here[identity(parcel)] -= 1
                     elif tap.watch.put(parcel):
                         self._put_back += 1
+                    else:
+                        self._not_put_back += 1
         return {"carried": self._put_back}
 
     # --- the end -----------------------------------------------------------------------------------------------------
@@ -308,10 +311,12 @@ class FramesOut:
         there = self._sender.there
         lost_there = there.get("lost", 0)
         not_carried = sum(tap.not_carried() for tap in self._taps)
-        lost, why = 0, []
+        lost, why = self._not_put_back, sorted(self._why)
+        if self._not_put_back:
+            why.append(f"{self._not_put_back} that had come to {self._move.destination} could not be put back")
         if not self._staying:
             lost = self._sender.waiting + self._sender.refused + self._left + lost_there + not_carried
-            why = sorted(self._why | self._sender.why)
+            why += sorted(self._sender.why) if lost else []
             if not_carried:
                 why.append(f"{not_carried} were too many at once, or of a kind that cannot be carried")
             if lost_there:
@@ -325,7 +330,7 @@ class FramesOut:
             "found_back": sum(tap.found_back for tap in self._taps),
             "late": there.get("late", 0),
             "lost": lost,
-            "why": "; ".join(why) if lost else "",
+            "why": "; ".join(why),
         }
 
     def close(self) -> None:

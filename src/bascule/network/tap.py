@@ -43,9 +43,13 @@ ADDR_GEN_MODE_NONE = 1  # linux/if_link.h, IN6_ADDR_GEN_MODE_NONE
 DEFAULT_QUEUE_FRAMES = 4000
 LONGEST_QUEUE_FRAMES = 16_000  # eight bytes each while it is empty
 LARGEST_READ_BYTES = 1 << 17  # one frame, as large as segmentation offload makes it, and its header
+VLAN_TAG_BYTES = 4
 VIRTIO_HEADER_BYTES = 10  # linux/virtio_net.h, struct virtio_net_hdr; a tap may put more behind it, which says nothing
 _LONGEST_HEADER_BYTES = 64
 _NO_MORE_HEADER = bytes(_LONGEST_HEADER_BYTES - VIRTIO_HEADER_BYTES)
+
+
+_LONGEST_MTU_BYTES = 65_521  # of a tap
 
 
 class QueuedFrame(NamedTuple):
@@ -55,14 +59,19 @@ class QueuedFrame(NamedTuple):
     frame: bytes
 
 
-def _header_length(read: memoryview, before: int, after: int) -> int:
-    """Which of two lengths the header of a frame has that was read while it changed.
+def _mtu(bridge_bytes: int) -> int:
+    """A tap takes two tags more than its bridge's frames: else we could not put a full one of a trunk back into it."""
+    return min(bridge_bytes + 2 * VLAN_TAG_BYTES, _LONGEST_MTU_BYTES)
+
+
+def _cut(read: bytes, before: int, after: int) -> QueuedFrame:
+    """What was read of a tap whose header had one length before and may have another after it.
 
     What is longer than `VIRTIO_HEADER_BYTES` is zeros, or was left alone, and it held zeros. No frame for a guest
     begins with two of them: that would be a MAC of the range 00:00:00 to 00:00:ff, of the first vendor of all (Xerox).
     """
     shorter, longer = sorted((before, after))
-    return shorter if any(read[shorter:longer]) else longer
+    return QueuedFrame(read[:VIRTIO_HEADER_BYTES], read[shorter if any(read[shorter:longer]) else longer :])
 
 
 def tap_name(vm_uuid: str, nic: int) -> str:
@@ -99,7 +108,7 @@ class Tap:
                     "set",
                     index=index,
                     address=_high_mac(name),
-                    mtu=target.get("mtu"),
+                    mtu=_mtu(target.get("mtu")),
                     txqlen=queue_frames,
                     af_spec=no_addresses,
                 )
@@ -170,17 +179,16 @@ class Tap:
         Frames go to one reader each: only for a tap whose VM does not run. QEMU may set another length of the header
         meanwhile: it does when it loads the state of a guest whose driver has negotiated.
         """
-        frames: list[QueuedFrame] = []
+        frames: list[bytes] = []
         view = memoryview(bytearray(LARGEST_READ_BYTES))
-        length = self.header_bytes()
+        before = self.header_bytes()
         while len(frames) < limit:
             view[VIRTIO_HEADER_BYTES:_LONGEST_HEADER_BYTES] = _NO_MORE_HEADER
             if (size := self._device.readinto(view)) is None:
                 break
-            before, length = length, self.header_bytes()
-            start = before if before == length else _header_length(view, before, length)
-            frames.append(QueuedFrame(bytes(view[:VIRTIO_HEADER_BYTES]), bytes(view[start:size])))
-        return frames
+            frames.append(bytes(view[:size]))
+        after = self.header_bytes()  # asking takes a lock of the whole kernel's, so it is not done for each
+        return [_cut(frame, before, after) for frame in frames]
 
     @property
     def closed(self) -> bool:

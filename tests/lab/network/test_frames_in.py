@@ -78,6 +78,16 @@ def test_an_agent_that_has_restarted_takes_nothing_that_may_have_come_before(qui
         there.frames.close()
 
 
+def test_without_a_notice_what_was_gathered_is_not_given_again(quiet_net: Any, there: Destination) -> None:
+    """The source's agent died at the stop: its guest has got all the broadcasts of the copy's time."""
+    client, at_tap = quiet_net.capture(quiet_net.client, "eth0"), quiet_net.capture(quiet_net.b, there.tap.name)
+    broadcast = b"\xff" * 6 + mac_bytes(CLIENT) + b"\x88\xb5" + bytes(46)
+    client.send(broadcast)
+    at_tap.wait_for(broadcast)
+    there.frames.run()
+    assert there.guest_gets() == []
+
+
 def test_a_frame_of_the_guest_that_is_flooded_here_late_does_not_draw_the_vm_away(quiet_net: Any) -> None:
     """The switch learns nothing, so that what the guest had sent on the source comes to this host as well."""
     net, there = quiet_net, Destination(quiet_net)

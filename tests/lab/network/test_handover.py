@@ -16,6 +16,7 @@ from bascule.errors import Failed
 from bascule.network.announcement import Announcement, announce_now
 from bascule.network.frames import mac_bytes
 from bascule.network.handover.arriving import DECOY, ArrivingTap
+from bascule.network.handover.counters import NLM_F_REQUEST, RTM_GETSTATS, Counts, TapCounters
 from bascule.network.handover.leaving import LeavingTap
 from bascule.network.handover.parcel import Parcel
 from bascule.network.handover.place import hold_place, let_place_go, set_places
@@ -332,6 +333,86 @@ def test_what_finds_the_tap_full_while_the_vm_runs_is_told(quiet_net: Any):
         leaving.close()
 
 
+def test_all_that_waits_in_a_long_tap_is_carried(net: Any):
+    tap = net.a.run(Tap.open, "bscsrc", "br0", queue_frames=8000)
+    with tap:
+        leaving, neighbour = net.a.run(LeavingTap, tap, mac_bytes(GUEST), 0), net.a.run(TapWatch, "bscsrc", 0)
+        leaving.begin()
+        leaving.look()
+        for number in range(6000):
+            assert neighbour.put(Parcel(0, 0, bytes(10), numbered(number)))
+        leaving.stopped(time.time_ns() // 1000)
+        assert numbers([parcel.frame for parcel in leaving.take()]) == list(range(6000))
+        assert (leaving.overflowed, leaving.not_carried()) == (0, 0)
+        leaving.close()
+        neighbour.close()
+
+
+def test_what_is_not_remembered_any_more_is_told(net: Any, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("bascule.network.handover.leaving.KEPT_FRAMES", 3)
+    pair = Pair(net)
+    pair.leaving.begin()
+    pair.leaving.look()
+    pair.sends_to_source(5)
+    pair.leaving.look()
+    pair.stops()
+    assert numbers([parcel.frame for parcel in pair.leaving.take()]) == [2, 3, 4]
+    assert pair.leaving.not_carried() == 2
+    pair.close()
+
+
+def test_what_is_dropped_just_before_the_stop_is_carried(quiet_net: Any):
+    """The frames that found the tap full are newer than all that wait in it, which are carried too."""
+    net = quiet_net
+    tap = net.a.run(Tap.open, "bscsrc", "br0", queue_frames=4)
+    with tap:
+        leaving, neighbour = net.a.run(LeavingTap, tap, mac_bytes(GUEST), 0), net.a.run(TapWatch, "bscsrc", 0)
+        leaving.begin()
+        leaving.look()
+        for number in range(4):
+            neighbour.put(Parcel(0, 0, bytes(10), numbered(number)))
+        leaving.look()
+        for number in range(4, 7):
+            neighbour.put(Parcel(0, 0, bytes(10), numbered(number)))
+        leaving.stopped(time.time_ns() // 1000)
+        assert numbers([parcel.frame for parcel in leaving.take()]) == list(range(7))
+        assert leaving.overflowed == 0
+        leaving.close()
+        neighbour.close()
+
+
+def test_a_kernel_that_does_not_say_what_was_read_doubles_nothing(quiet_net: Any, monkeypatch: pytest.MonkeyPatch):
+    """Somebody else configures the host's network for long: what came before the stop may have been read then."""
+    pair = Pair(quiet_net)
+    pair.leaving.begin()
+    pair.sends_to_source(5)
+    pair.before.runs()
+    pair.leaving.look()
+    monkeypatch.setattr(TapCounters, "read", failing)
+    pair.stops()
+    pair.sends_to_source(1)
+    assert numbers([parcel.frame for parcel in pair.leaving.take()]) == [5]
+    pair.close()
+
+
+def failing(_counters: TapCounters) -> Counts:
+    raise Failed("the kernel does not answer")
+
+
+def test_a_late_answer_to_an_earlier_question_is_not_taken_for_the_next(net: Any):
+    with net.tap(net.a, "bscsrc") as tap:
+        counters, watch = net.a.run(TapCounters, "bscsrc"), net.a.run(TapWatch, "bscsrc", 0)
+        before = counters.read().read
+        question = struct.pack("=IHHII", 28, RTM_GETSTATS, NLM_F_REQUEST, 0, 0) + counters._question
+        counters._socket.send(question)
+        for number in range(5):
+            assert watch.put(Parcel(0, 0, bytes(10), numbered(number)))
+        taken = len(tap.take_queued())
+        assert counters.read().read - before == taken >= 5
+        counters.close()
+        watch.close()
+
+
 def segments(length: int) -> bytes:
     """A TCP frame of IPv4 as large as segmentation offload makes it, its checksum left to the hardware."""
     ip = struct.pack("!BBHHHBBHII", 0x45, 0, length - 14, 1, 0x4000, 64, 6, 0, 0x0A4D0001, 0x0A4D0032)
@@ -391,6 +472,38 @@ def test_two_frames_alike_tell_nothing(net: Any):
     pair.stops()
     assert 1 not in numbers([parcel.frame for parcel in pair.leaving.take()])  # it may have got both
     pair.close()
+
+
+def test_a_carried_frame_that_the_kernel_cuts_keeps_its_place_and_does_not_go_back(net: Any):
+    """A tap takes no large frame before QEMU has loaded what the guest's driver can do: its pieces came from us."""
+    with net.tap(net.b, "bscdst") as tap:
+        arriving, neighbour = net.b.run(ArrivingTap, tap, 0), net.b.run(TapWatch, "bscdst", 0)
+        header = struct.pack("=BBHHHH", 1, 1, 54, 1448, 34, 16)
+        arriving.draw([Parcel(0, 5, header, segments(54 + 3 * 1448))])
+        assert neighbour.put(Parcel(0, 0, bytes(10), numbered(7)))
+        arriving.carry([Parcel(0, 6, bytes(10), numbered(6))])
+        assert arriving.tally.waited == 1
+        queued = [queued.frame for queued in tap.take_queued()]
+        assert [len(frame) for frame in queued[:3]] == [54 + 1448] * 3
+        assert numbers(queued) == numbers(queued[3:]) == [6, 7]
+        assert numbers([parcel.frame for parcel in arriving.take_back()]) == [7]
+        arriving.close()
+        neighbour.close()
+
+
+def test_what_came_goes_back_if_qemu_was_told_to_run_and_did_not(net: Any):
+    with net.tap(net.b, "bscdst") as tap:
+        arriving, neighbour = net.b.run(ArrivingTap, tap, 0), net.b.run(TapWatch, "bscdst", 0)
+        arriving.draw([])
+        for number in (1, 2):
+            assert neighbour.put(Parcel(0, 0, bytes(10), numbered(number)))
+            arriving.run()
+        assert numbers([parcel.frame for parcel in arriving.take_back()]) == [1, 2]
+        arriving.ran()
+        assert neighbour.put(Parcel(0, 0, bytes(10), numbered(3)))
+        assert arriving.take_back() == []
+        arriving.close()
+        neighbour.close()
 
 
 @pytest.mark.parametrize("header_bytes", [10, 12])

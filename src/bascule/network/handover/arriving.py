@@ -3,7 +3,8 @@
     occupied  a decoy is QEMU's first frame: until it runs its guest it reads one and no more, which had better be ours
     drawn     the source has stopped: what the tap gathered so far is thrown away, the source's frames are put in, and
               frames come here directly from now on. What is carried later is put before those
-    running   QEMU empties the tap: what is carried now goes to the end
+    running   QEMU is told to run and empties the tap: what is carried now goes to the end
+    ran       QEMU has said so: until then what came directly may have to go back
 
 What the source sends again, because it was not answered, is told by its number, and not given twice either.
 A frame that was flooded to both hosts (broadcast, or a bridge that does not learn) came here directly as well: it is
@@ -28,9 +29,11 @@ KEPT_NUMBERS = 20_000
 KEPT_BYTES = 64 << 20
 _ALL = 1 << 20
 
-# To a group address that no bridge forwards and no guest listens to (IEEE 802.1Q, table 8-1), of a local experimental
-# protocol (IEEE 802).
-_DECOY = bytes.fromhex("0180c200000e") + bytes.fromhex("fe0000000001") + b"\x88\xb5" + b"bascule".ljust(46, b"\0")
+# QEMU reads it with the header of 10 bytes that a tap has before the guest's state is loaded, and gives it to the guest
+# as one of 12 where the driver has negotiated that: without its first two bytes it is to a group address that no bridge
+# forwards and no guest listens to (IEEE 802.1Q, table 8-1), and with them to a group that nobody is in. The rest is of
+# zeros, but for a local experimental protocol (IEEE 802).
+_DECOY = bytes.fromhex("01000180c200000efe000000") + b"\x88\xb5\x88\xb5" + b"bascule".ljust(44, b"\0")
 DECOY = Parcel(0, 0, bytes(VIRTIO_HEADER_BYTES), _DECOY)
 
 
@@ -72,6 +75,8 @@ class ArrivingTap:
         self._direct: Counter[int] = Counter()  # by `identity`
         self._kept: list[Parcel] = []  # what came directly, as long as it may have to go back
         self._kept_bytes = 0
+        self._came = 0
+        self._ran = False
 
     def occupy(self) -> None:
         """Let QEMU have the decoy as its one frame; before it starts."""
@@ -129,7 +134,8 @@ class ArrivingTap:
     def _in_order(self, waiting: Sequence[Parcel], fresh: Sequence[Parcel]) -> list[Parcel]:
         """First what was carried, by its number at the source; then what came directly, in the order in which it came.
 
-        What is known of neither (it came when the watch had no room) is last.
+        What is known of neither stays behind what it was behind: the kernel has cut it from something larger, or it
+        came when the watch had no room.
         """
         places: defaultdict[int, deque[tuple[int, int]]] = defaultdict(deque)
         for parcel in sorted((*self._carried, *fresh), key=lambda parcel: parcel.number):
@@ -137,11 +143,13 @@ class ArrivingTap:
         for parcel in self._kept:
             places[identity(parcel)].append((1, parcel.number))
 
-        def place(parcel: Parcel) -> tuple[int, int]:
-            known = places[identity(parcel)]
-            return known.popleft() if known else (2, 0)
-
-        return [parcel for _, parcel in sorted(((place(each), each) for each in waiting), key=lambda pair: pair[0])]
+        placed: list[tuple[tuple[int, int], Parcel]] = []
+        place = (-1, 0)
+        for parcel in waiting:
+            if known := places[identity(parcel)]:
+                place = known.popleft()
+            placed.append((place, parcel))
+        return [parcel for _, parcel in sorted(placed, key=lambda pair: pair[0])]
 
     def _put(self, parcels: Sequence[Parcel]) -> None:
         for parcel in parcels:
@@ -152,11 +160,13 @@ class ArrivingTap:
         """Take in what came directly."""
         for _at_us, parcel in self.watch.read():
             self._direct[identity(parcel)] += 1
-            if self.running:
+            if not self.running:
+                self.tally.waited += 1
+            if self._ran:
                 continue
-            self.tally.waited += 1
+            self._came += 1
             if len(self._kept) < KEPT_FRAMES and self._kept_bytes < KEPT_BYTES:
-                self._kept.append(parcel._replace(number=self.tally.waited))
+                self._kept.append(parcel._replace(number=self._came))
                 self._kept_bytes += len(parcel.frame)
 
     def _is_new(self, number: int) -> bool:
@@ -176,15 +186,19 @@ class ArrivingTap:
         return True
 
     def run(self) -> None:
-        """The VM is about to run here."""
+        """The VM is about to run here, if QEMU does as it is told."""
         self.look()
         self.running = True
-        self._kept.clear()
+
+    def ran(self) -> None:
+        """It runs: nothing has to go back."""
+        self._ran = True
+        self._kept, self._kept_bytes = [], 0
 
     def take_back(self) -> list[Parcel]:
         """What came directly and has not been taken back, for a VM that does not run here."""
         self.look()
-        taken, self._kept = self._kept, []
+        taken, self._kept, self._kept_bytes = self._kept, [], 0
         return taken
 
     def count(self) -> Tally:

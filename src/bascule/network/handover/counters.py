@@ -18,6 +18,9 @@ RTM_GETSTATS = 94
 IFLA_STATS_LINK_64 = 1
 NLM_F_REQUEST = 1
 NLMSG_ERROR = 2
+# The kernel answers within microseconds, unless somebody else configures its network for long just then. The agent
+# waits for that with everything that it does.
+ANSWER_WITHIN_S = 0.25
 _HEADER = struct.Struct("=IHHII")
 _IF_STATS = struct.Struct("=BxxxII")
 _ATTRIBUTE = struct.Struct("=HH")
@@ -41,18 +44,24 @@ class TapCounters:
             self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
         except OSError as error:
             raise Failed(f"cannot count the frames of {name}: {error.strerror}") from error
-        self._socket.settimeout(1)
-        body = _IF_STATS.pack(0, index, 1 << (IFLA_STATS_LINK_64 - 1))
-        self._question = _HEADER.pack(_HEADER.size + len(body), RTM_GETSTATS, NLM_F_REQUEST, 1, 0) + body
+        self._socket.settimeout(ANSWER_WITHIN_S)
+        self._asked = 0
+        self._question = _IF_STATS.pack(0, index, 1 << (IFLA_STATS_LINK_64 - 1))
 
     def read(self) -> Counts:
-        """The counters now. Raises `Failed` when the interface has gone."""
+        """The counters now. Raises `Failed` when the interface has gone, or the kernel does not answer in time."""
+        self._asked += 1
+        length = _HEADER.size + len(self._question)
         try:
-            self._socket.send(self._question)
-            answer = self._socket.recv(4096)
+            self._socket.send(_HEADER.pack(length, RTM_GETSTATS, NLM_F_REQUEST, self._asked, 0) + self._question)
+            while True:
+                answer = self._socket.recv(4096)
+                _length, kind, _flags, number, _port = _HEADER.unpack_from(answer)
+                if number == self._asked:  # else it is a late answer to an earlier question
+                    break
         except OSError as error:
             raise Failed(f"cannot count the frames of {self._name}: {error.strerror or error}") from error
-        if _HEADER.unpack_from(answer)[1] == NLMSG_ERROR:
+        if kind == NLMSG_ERROR:
             raise Failed(f"cannot count the frames of {self._name}: it is gone")
         values = _LINK_64.unpack_from(answer, _HEADER.size + _IF_STATS.size + _ATTRIBUTE.size)
         return Counts(read=values[1], dropped=values[7])

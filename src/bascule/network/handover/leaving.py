@@ -19,8 +19,9 @@ from bascule.network.handover.reckoning import Reckoning, fills_one_buffer
 from bascule.network.handover.watch import TapWatch
 from bascule.network.tap import Tap
 
-KEPT_FRAMES = 4000
-KEPT_BYTES = 16 << 20
+KEPT_FRAMES = 20_000  # more than the longest tap holds
+KEPT_BYTES = 32 << 20
+FEWEST_IN_A_FULL_TAP = 1000  # the kernel's usual length, which taps of earlier versions have
 MOST_SWALLOWED = 2
 TOLD_BY_BYTES = 16  # at its end: whether two frames may be the same, before all of them is compared
 
@@ -111,19 +112,19 @@ class LeavingTap:
         if (missed := self.watch.count_missed()) != self._missed:
             self.reckoning.forget()
             self._missed = missed
-        counts, used = self._counters.read(), self.used()
-        read = counts.read
-        self._at_stop = (read, used)
-        if self._dropped_before is not None:
-            self.overflowed = counts.dropped - self._dropped_before
+        counts, used = self._counts_now(), self.used()
+        self._at_stop = None if counts is None else (counts.read, used)
         self._take_in()
         reckoning = self.reckoning
         after_stop = next((parcel.number for came_us, parcel in self._kept if came_us > at_us), reckoning.seen + 1)
-        last_read = reckoning.read_at_most_up_to(read)
-        if last_read is not None:
-            last_read += counts.dropped - self._counted.dropped  # seen since the last look, and never read
-        first = after_stop if last_read is None else min(after_stop, last_read + 1)
-        certainly = 0 if reckoning.ahead is None else first - 1 - MOST_SWALLOWED  # up to here it has got them
+        first, dropped = after_stop, 0
+        if counts is not None:
+            dropped = counts.dropped - self._counted.dropped  # since the last look: seen, and never read
+            last_read = reckoning.read_at_most_up_to(counts.read)
+            if last_read is not None and counts.read - self._counted.read >= FEWEST_IN_A_FULL_TAP:
+                last_read += dropped  # else all that waited before them waits still
+            first = after_stop if last_read is None else min(after_stop, last_read + 1)
+        certainly = 0 if counts is None or reckoning.ahead is None else first - 1 - MOST_SWALLOWED  # it has got them
         delivered = None if used is None else reckoning.delivered_up_to(used)
         if delivered is None:
             delivered = self._number_of(self.last_given(), certainly)
@@ -131,6 +132,17 @@ class LeavingTap:
             first = delivered + 1
         self._undelivered_from = first
         self._carried_up_to = first - 1
+        if self._kept:
+            self.passed_over += max(0, self._kept[0][1].number - first)
+        if counts is not None and self._dropped_before is not None:
+            self.overflowed = counts.dropped - self._dropped_before
+            if first + dropped <= after_stop:
+                self.overflowed -= dropped  # they are carried
+
+    def _counts_now(self) -> Counts | None:
+        with suppress(Failed):
+            return self._counters.read()
+        return None
 
     def _number_of(self, given: Parcel | None, at_least: int) -> int | None:
         """Which of the frames that came, from a number on, this is. None: none of them, or more than one."""

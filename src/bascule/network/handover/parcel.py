@@ -19,10 +19,9 @@ from typing import NamedTuple
 
 from bascule.errors import Refused
 from bascule.network.frames import internet_checksum
-from bascule.network.tap import VIRTIO_HEADER_BYTES
+from bascule.network.tap import VIRTIO_HEADER_BYTES, VLAN_TAG_BYTES
 
 NEEDS_CHECKSUM = 0x01  # linux/virtio_net.h, VIRTIO_NET_HDR_F_NEEDS_CSUM
-VLAN_TAG_BYTES = 4
 MAGIC = b"BSF1"
 _FRAME = struct.Struct("!BII")
 _ADDRESSES_BYTES = 12

@@ -2,7 +2,8 @@
 
 A packet socket sees a frame when the bridge hands it to the tap, before it waits there, whoever reads it in the end and
 also if nobody does. It takes nothing away: what waits in the tap goes on waiting. The same socket puts frames into the
-tap towards the guest; it does not see those itself.
+tap towards the guest. It does not see those itself, nor the pieces into which the kernel cuts a large one for a tap
+whose guest's driver has not said yet that it takes such: they are marked.
 
 The kernel delivers a copy of each frame while the watch is on, so it is on only near and during a switchover.
 """
@@ -13,8 +14,9 @@ import ctypes
 import select
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from itertools import cycle
 from typing import NamedTuple
 
 from bascule.errors import Failed
@@ -33,17 +35,24 @@ VLAN_TPID_VALID = 0x40
 SO_RCVBUFFORCE = 33
 SO_TIMESTAMPNS = 35
 SO_ATTACH_FILTER = 26
-SO_DETACH_FILTER = 27
-BPF_RET = 0x06  # linux/bpf_common.h: end, with the number of bytes to be seen
+SO_MARK = 36
+# linux/bpf_common.h, linux/filter.h
+BPF_LOAD_WORD = 0x20
+BPF_JUMP_IF_EQUAL = 0x15
+BPF_RETURN = 0x06  # with the number of bytes to be seen
+SKF_AD_MARK = 0xFFFFF000 + 20
 
 ETH_P_ALL = 3
 ETH_P_8021Q = 0x8100
 BUFFER_BYTES = 32 << 20  # a fifth of a second of a full 1 Gbit/s; it costs nothing while it is empty
 LARGEST_BYTES = (1 << 17) + VIRTIO_HEADER_BYTES
 
+
 _AUXDATA = struct.Struct("=IIIHHHH")
 _BPF = struct.Struct("=HBBI")
+_NOTHING = (_BPF.pack(BPF_RETURN, 0, 0, 0),)
 _TIMESPEC = struct.Struct("=qq")
+_MARKS = cycle(range(0x0BA50001, 0x0BA5FFFF))  # one for each watch: what others put in has to be seen
 
 
 class Seen(NamedTuple):
@@ -63,6 +72,7 @@ class TapWatch:
         self.name = name
         self.nic = nic
         self._missed = 0
+        self._mark = next(_MARKS)  # on what we put in, and on the pieces that the kernel makes of it
         self._buffer = bytearray(LARGEST_BYTES)
         try:
             # Protocol 0: it hears nothing before it is bound to one.
@@ -72,6 +82,7 @@ class TapWatch:
         try:
             self._socket.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
             self._socket.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
+            self._socket.setsockopt(socket.SOL_SOCKET, SO_MARK, self._mark)
             self._socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
             with suppress(OSError):  # then it is as large as an ordinary one
                 self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)
@@ -83,17 +94,26 @@ class TapWatch:
     def begin(self) -> None:
         """See every frame from now on. Raises `Failed` when the tap is gone."""
         try:
-            with suppress(OSError):  # there is none
-                self._socket.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
+            self._show(
+                (
+                    _BPF.pack(BPF_LOAD_WORD, 0, 0, SKF_AD_MARK),
+                    _BPF.pack(BPF_JUMP_IF_EQUAL, 0, 1, self._mark),
+                    *_NOTHING,
+                    _BPF.pack(BPF_RETURN, 0, 0, 0xFFFFFFFF),
+                )
+            )
             self._socket.bind((self.name, ETH_P_ALL))
         except OSError as error:
             raise Failed(f"cannot watch tap {self.name}: {error.strerror}") from error
 
     def pause(self) -> None:
         """See nothing until `begin`."""
-        nothing = ctypes.create_string_buffer(_BPF.pack(BPF_RET, 0, 0, 0))
-        program = struct.pack("@HP", 1, ctypes.addressof(nothing))
-        self._socket.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
+        self._show(_NOTHING)
+
+    def _show(self, program: Sequence[bytes]) -> None:
+        instructions = ctypes.create_string_buffer(b"".join(program))
+        attached = struct.pack("@HP", len(program), ctypes.addressof(instructions))
+        self._socket.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, attached)
 
     def read(self) -> Iterator[Seen]:
         """The frames that came since the last time. It never waits."""
