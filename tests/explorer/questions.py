@@ -33,6 +33,7 @@ def arrives(draft: Draft, number: int) -> None:
 def _is_asked(draft: Draft, me: int, message: Message) -> None:
     number = message.move
     if _is_stale(draft, me, message):
+        gives_up(draft, 1 - me, message.kind, number)
         return
     match message.kind:
         case "prepare":
@@ -53,7 +54,7 @@ def _is_asked(draft: Draft, me: int, message: Message) -> None:
 def _is_stale(draft: Draft, me: int, message: Message) -> bool:
     """Who has tried for so long that it would give the VM back hears nothing that was asked before it began.
 
-    A question does not outlive the asker's patience, which is shorter than that.
+    A question does not outlive the asker's patience, which is shorter than that: he has given up.
     """
     state = draft.engine(me, message.move)
     word = message.kind == "take" and not message.fact.last_copy
