@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from bascule.lab.guest.dirtier import Dirtier
+from bascule.lab.guest.drops import no_room, not_sent
 from bascule.lab.guest.pace import Pace
 from bascule.lab.guest.sequence import Progress
 from bascule.lab.guest.settings import Settings
@@ -48,7 +49,8 @@ class Status:
             f'"corruption":[{",".join(dirtier.stories)}]',
             f'"udp_datagrams":{counters.udp_datagrams}',
             f'"udp_unanswered":{counters.udp_unanswered}',
-            f'"udp_no_room":{_udp_no_room()}',
+            f'"udp_no_room":{no_room()}',
+            f'"not_sent":{not_sent()}',
             f'"tcp_connections":{counters.tcp_connections}',
             f'"tcp_bytes":{counters.tcp_bytes}',
             f'"http_requests":{counters.http_requests}',
@@ -61,16 +63,3 @@ class Status:
                 f'"sequence":{{"number":{sequence.number},"conflicts":{sequence.conflicts},"running":{running}}}'
             )
         return "{" + ",".join(members) + "}\n"
-
-
-def _udp_no_room() -> int:
-    """Datagrams that came to this guest and found their socket full, since its start, by IPv4 and IPv6."""
-    with open("/proc/net/snmp") as table:  # noqa: PTH123 - `pathlib` takes too long to import
-        names, numbers = (line.split() for line in table if line.startswith("Udp:"))
-    found = int(dict(zip(names, numbers, strict=True))["RcvbufErrors"])
-    try:
-        with open("/proc/net/snmp6") as table:  # noqa: PTH123
-            found += sum(int(line.split()[1]) for line in table if line.startswith("Udp6RcvbufErrors"))
-    except FileNotFoundError:
-        return found  # it has no IPv6
-    return found
