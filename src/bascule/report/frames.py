@@ -46,5 +46,8 @@ def told(frames: Frames) -> str:
     if frames.late:
         parts.append(f"{frames.late:,} too late for their order")
     why = words.visible(frames.why).rstrip(".")
-    lost = f"{frames.lost:,} lost" + (f": {why}" if why else "") if frames.lost else "none lost"
+    if not frames.lost and why:
+        lost = f"none known to be lost, but not all could be watched: {why}"
+    else:
+        lost = f"{frames.lost:,} lost" + (f": {why}" if why else "") if frames.lost else "none lost"
     return f"{', '.join(parts)}; {lost}"

@@ -16,6 +16,11 @@ COUNTS = {"carried": 3, "waited": 1200, "found_back": 0, "late": 0, "lost": 0, "
     [
         ({}, "1,200 waited for the VM, 3 were carried to it; none lost"),
         ({"found_back": 2}, "1,200 waited for the VM, 3 were carried to it, 2 of them found back; none lost"),
+        (
+            {"why": "the taps cannot be watched: no memory"},
+            "1,200 waited for the VM, 3 were carried to it; none known to be lost, but not all could be watched: "
+            "the taps cannot be watched: no memory",
+        ),
         ({"late": 1}, "1,200 waited for the VM, 3 were carried to it, 1 too late for their order; none lost"),
         (
             {"lost": 7, "why": "7 found the tap on h2 full."},
