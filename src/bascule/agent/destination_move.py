@@ -510,7 +510,7 @@ class DestinationMove:
 
     async def _ask_source(self) -> None:
         """A silent source may have withdrawn. Without its answer nothing changes here."""
-        path = f"/v1/peer/moves/{self.move.id}/offer"
+        path = f"/v1/peer/moves/{self.move.id}/offer?vm_uuid={self.move.vm_uuid}"
         try:
             answer = await self._host.peers.ask(self.record.peer, "GET", path, deadline_s=3)
         except (NoAnswerError, BasculeError):

@@ -42,19 +42,25 @@ async def ballot_of(host: Host, move_id: str, vm_uuid: str | None, epoch: int | 
     return Ballot.of(record.move)
 
 
-async def offer_standing(host: Host, move_id: str) -> dict[str, Any]:
-    """Say to a destination whether this move's offer stands, and whether an operator has decided it otherwise."""
+async def offer_standing(host: Host, move_id: str, vm_uuid: str | None) -> dict[str, Any]:
+    """Say to a destination whether this move's offer stands, and whether an operator has decided it otherwise.
+
+    Agents of older versions do not name the VM.
+    """
     if host.moves.outgoing(move_id) is not None:
         standing, reason = True, ""
     else:
-        standing, reason = await _standing(host, move_id)
+        standing, reason = await _standing(host, move_id, vm_uuid)
     return {"standing": standing, "reason": reason, "claim": await host.claims.of_move(move_id)}
 
 
-async def _standing(host: Host, move_id: str) -> tuple[bool, str]:
+async def _standing(host: Host, move_id: str, vm_uuid: str | None) -> tuple[bool, str]:
     record = await host.journal.move(move_id, "source")
     if record is None:
-        return False, f"host {host.name} knows nothing of move {move_id}"
+        # Long ago, and forgotten. But a journal that does not even know the VM is not the one that had its offer, and
+        # what was not known cannot have been withdrawn: the copy there may be the last.
+        standing = vm_uuid is not None and await host.journal.vm_by_uuid(vm_uuid) is None
+        return standing, f"host {host.name} knows nothing of move {move_id}"
     vm = await host.journal.vm_by_uuid(record.move.vm_uuid)
     if vm is not None and vm.offer is not None and vm.offer.move_id == move_id:
         return True, ""

@@ -278,8 +278,7 @@ class Machines:
                 vm = await self.adopt(record.definition, record.process, record.accelerator or "tcg")
             except QemuExited as error:
                 self._log.info("VM has ended while the agent was away", vm=record.name, why=str(error))
-                await self._host.journal.set_process(record.uuid, None, None, "stopped")
-                await asyncio.to_thread(shutil.rmtree, record.process["directory"], ignore_errors=True)
+                await self._note_ended(record.uuid, record.process["directory"])
                 continue
             self._hold(vm)
             with suppress(BasculeError):  # held by an agent that died while the VM moved
@@ -288,6 +287,14 @@ class Machines:
                 self._log.info("VM adopted", vm=record.name, pid=vm.machine.record.pid)
             else:
                 self._log.error("VM adopted; its QEMU does not answer", vm=record.name, pid=vm.machine.record.pid)
+
+    async def _note_ended(self, uuid: str, directory: str) -> None:
+        """If that cannot be written, the agent starts all the same, and its next start finds the VM ended again."""
+        await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+        try:
+            await self._host.journal.set_process(uuid, None, None, "stopped")
+        except BasculeError as error:
+            self._log.error("the end of a VM cannot be written", vm_uuid=uuid, why=str(error))
 
     async def adopt(
         self, definition: Mapping[str, Any], process: Mapping[str, Any], accelerator: Accelerator
@@ -312,11 +319,14 @@ class Machines:
         for directory in sorted(self._host.vm_directory.iterdir()):
             if str(directory) in known or not directory.is_dir():
                 continue
-            for record in find_in(str(directory)):
-                self._log.warning("ending a QEMU that never ran", pid=record.pid, directory=str(directory))
-                with suppress(QemuExited):
-                    process = QemuProcess.adopt(record)
-                    await process.kill()
+            try:
+                for record in find_in(str(directory)):
+                    self._log.warning("ending a QEMU that is no VM's of this host", pid=record.pid)
+                    with suppress(QemuExited):
+                        await QemuProcess.adopt(record).kill()
+            except BasculeError as error:  # the kernel keeps it, for a disk that does not answer: what it is in stays
+                self._log.error("a QEMU cannot be ended", directory=str(directory), why=str(error))
+                continue
             await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
 
     async def close(self) -> None:

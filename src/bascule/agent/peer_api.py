@@ -176,9 +176,9 @@ def make_peer_api(host: Host) -> FastAPI:
         return await host.moves.refuse(move_id, refusal.reason, refusal.vm_uuid, refusal.epoch, clean=refusal.clean)
 
     @app.get("/v1/peer/moves/{move_id}/offer")
-    async def offer(move_id: str) -> dict[str, Any]:
+    async def offer(move_id: str, vm_uuid: str | None = None) -> dict[str, Any]:
         """Tell a destination whether the offer of this move stands, and whether an operator decided otherwise."""
-        return await offer_standing(host, move_id)
+        return await offer_standing(host, move_id, vm_uuid)
 
     @app.put("/v1/peer/claims")
     async def claim(body: ClaimBody) -> dict[str, Any]:

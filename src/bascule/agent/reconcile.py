@@ -182,7 +182,7 @@ async def _stood_down(host: Host, record: MoveRecord) -> bool:
 
     A source that does not answer has nothing to say: the VM was taken.
     """
-    path = f"/v1/peer/moves/{record.move.id}/offer"
+    path = f"/v1/peer/moves/{record.move.id}/offer?vm_uuid={record.move.vm_uuid}"
     try:
         answer = await host.peers.ask(record.peer, "GET", path, deadline_s=CLAIM_DEADLINE_S)
     except (NoAnswerError, BasculeError):

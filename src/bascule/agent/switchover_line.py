@@ -12,7 +12,8 @@ of its own costs either agent about a millisecond of building, parsing and routi
 
 The line carries nothing that is not also a request of its own (`/stopped`, `/take`), and changes no rule: the word is
 written when QEMU has said `completed`, and it is the same word. It is no more reliable than the network: when it is
-broken, at whatever moment, the source asks by the plain request, which the destination may hear a second time.
+broken, at whatever moment, or the word is not answered in time, the source asks by the plain request, which the
+destination may hear a second time.
 """
 
 from __future__ import annotations
@@ -63,11 +64,13 @@ class SwitchoverLine:
     async def give_word(self, word: Mapping[str, Any]) -> Any:
         """Give the word that the state was sent completely, and return the destination's answer.
 
+        Once: of a host that lost power just then nothing comes any more, not even that the line is broken.
         Raises NoAnswerError when the line is broken, and the error that the other agent named.
         """
         if not self._write({"word": dict(word)}):
             raise NoAnswerError("the line is broken")
         self._news.put_nowait(None)
+        self._standing = False
         return await asyncio.shield(self._answer)
 
     def _write(self, news: dict[str, Any]) -> bool:

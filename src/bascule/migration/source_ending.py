@@ -187,6 +187,11 @@ def _deciding(state: Deciding | Unsettled, fact: facts.SourceFact, now: float) -
             return replace(state, ending=ending), (do.AskRefuse(ending.reason),)
         case facts.OperatorRunsHere(who=who):
             reason = f"{who} confirmed that {there} is down, and let the VM run on {state.move.source}"
+            if state.source_gone:
+                reason = (
+                    f"{who} confirmed that {there} is down, and gave the VM to {state.move.source}, where it is "
+                    f"stopped; start it: bascule vm start {state.move.vm}"
+                )
             resuming = Resuming(state.move, Ending(Outcome.FAILED, reason), Because.OPERATOR, gone=state.source_gone)
             return resuming, (do.JournalOverride(),)
         case facts.SourceGone(reason=reason) if not state.source_gone:

@@ -110,6 +110,20 @@ def test_the_source_is_told_to_run_and_the_destination_stands_down(place: Callab
     there.assert_only_on("h2")
 
 
+def test_a_destination_that_loses_power_with_the_word_in_its_hands_is_asked_anew(place: Callable[..., Place]) -> None:
+    """The connection by which the word went never breaks: its other end is gone, and nothing is under way on it."""
+    there = place(dirty_mib=32, rate_mb_s=5, link_bit_s=SLOW_LINK_BIT_S)
+    held_in_the_decision(there)
+    there.lab.cut_link("h2")
+    power_off(there, "h2")
+    there.lab.heal_link("h2")
+    there.lab.start_agent("h2")
+    there.wait(lambda: there.newest("h1").get("outcome") == "failed", "the end of the move on h1")
+    there.assert_only_on("h1")
+    there.move("h1", "h2")
+    there.assert_only_on("h2")
+
+
 def test_a_saved_state_that_was_being_loaded_when_its_agent_died_is_kept(place: Callable[..., Place]) -> None:
     """The destination's QEMU does not answer its new agent, which is asked to let it load: it may have everything."""
     there = place(dirty_mib=64, rate_mb_s=5)

@@ -116,6 +116,27 @@ async def test_an_answered_line_takes_no_more_news(line: SwitchoverLine, heard: 
     assert len(heard.news) == 1
 
 
+async def test_a_word_that_is_not_answered_is_not_given_by_the_line_again() -> None:
+    """The other host may have lost power with the word in its hands: then the line never breaks, and never answers."""
+
+    class Silent(Peers):
+        async def dictate(self, _address: str, _path: str, pieces: AsyncIterator[bytes]) -> Any:
+            async for _piece in pieces:
+                pass
+            await asyncio.Event().wait()
+
+    line = SwitchoverLine(Silent(), "", "m1")
+    holding = asyncio.ensure_future(line.hold())
+    await until(lambda: line.standing)
+    giving = asyncio.ensure_future(line.give_word(WORD))
+    await until(lambda: not line.standing)
+    giving.cancel()
+    with pytest.raises(NoAnswerError):
+        await line.give_word(WORD)
+    holding.cancel()
+    await asyncio.wait([holding, giving])
+
+
 async def test_an_error_that_the_destination_names_is_that_error(line: SwitchoverLine, heard: Heard) -> None:
     heard.error = Refused("cannot take vm web: it is not offered")
     await heard.opened.wait()
