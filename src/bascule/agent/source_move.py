@@ -92,6 +92,7 @@ class SourceMove:
         self._asking: set[asyncio.Task[None]] = set()
         self._line: SwitchoverLine | None = None
         self._clocks: ClockOffset | None = None
+        self._ending_copy: asyncio.Task[None] | None = None
         self._reading = False
         self._frames = FramesOut(host, vm, move, peer)
         self._log = structlog.get_logger().bind(move=move.id, vm=move.vm)
@@ -208,6 +209,8 @@ class SourceMove:
 
     async def _watch_process(self) -> None:
         status = await self.vm.machine.exited()
+        if self._ending_copy is not None:  # a copy that has ended is not to be taken for complete
+            await asyncio.wait([self._ending_copy])
         if not isinstance(self.state, source.Releasing | source.LettingGo | source.Confirming | source.Ended):
             self.deliver(facts.SourceGone(str(status)))
 
@@ -234,7 +237,7 @@ class SourceMove:
             self.story.times.completed = at_us
             self.deliver(facts.CopyCompleted())
         elif status in ("failed", "cancelled"):
-            self._spawn(self._copy_ended(status), "copy ended")
+            self._ending_copy = self._spawn(self._copy_ended(status), "copy ended")
 
     def _look_again(self) -> None:
         """The session to QEMU was lost and stands again: learn what was missed."""
