@@ -28,6 +28,7 @@ from bascule.agent.operator_api import make_operator_api
 from bascule.agent.peer_api import make_peer_api
 from bascule.agent.preflight import Preflight
 from bascule.agent.probes import Probes
+from bascule.agent.quick import sweep_old_states
 from bascule.agent.reconcile import reconcile
 from bascule.agent.server import Server, make_server, tcp_socket, unix_socket
 
@@ -71,6 +72,7 @@ async def _serve(config: AgentConfig, insecure_listen: str | None) -> None:
         gc.collect()
         gc.freeze()  # what was imported stays for ever; the collector need not look at it during a switchover
         async with asyncio.TaskGroup() as tasks:
+            sweeping = tasks.create_task(sweep_old_states(host), name="saved states")
             for server, listener in servers:
                 tasks.create_task(server.serve([listener]), name="serve")
             log.info(
@@ -82,6 +84,7 @@ async def _serve(config: AgentConfig, insecure_listen: str | None) -> None:
             )
             await stop.wait()
             log.info("agent ends; VMs run on", moves_under_way=len(await host.moves.waiting_for()))
+            sweeping.cancel()
             for server, _ in servers:
                 server.should_exit = True
     finally:

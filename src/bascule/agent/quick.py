@@ -13,11 +13,12 @@ from bascule.agent.host import Host, resident_bytes
 from bascule.agent.machines import RunningVm
 from bascule.agent.shared_storage import identity, state_directory
 from bascule.errors import BasculeError, Failed
-from bascule.migration.model import Mode, Move
+from bascule.migration.model import Mode, Move, Outcome
 from bascule.qemu.migration_control import MigrationControl, MigrationParameters
 from bascule.storage.state_file import StateWriter, sweep
 from bascule.storage.state_reader import open_checked
 from bascule.vm.definition import Definition
+from bascule.vm.serialise import from_dict
 
 SAVE_DEADLINE_S = 900.0
 
@@ -75,3 +76,32 @@ async def sweep_saved_state(host: Host, move: Move, definition: Definition) -> N
         await asyncio.to_thread(remove_saved_state, host, move, definition)
     except (BasculeError, OSError) as error:
         structlog.get_logger().warning("saved state cannot be removed", move=move.id, why=str(error))
+
+
+async def sweep_old_states(host: Host) -> None:
+    """Remove what moves of this host that have ended could not remove: the storage had failed, as a rule.
+
+    Raises nothing: what the storage refuses now is only logged, and tried at the agent's next start.
+    """
+    log = structlog.get_logger()
+    try:
+        for directory, ended in (await _ended_here(host)).items():
+            removed = await asyncio.to_thread(sweep, directory, ended)
+            if removed:
+                log.info("saved states of ended moves removed", directory=str(directory), files=removed)
+    except (BasculeError, OSError) as error:
+        log.warning("saved states of ended moves cannot be looked for", why=str(error))
+
+
+async def _ended_here(host: Host) -> dict[Path, set[str]]:
+    """The ids of this host's Quick Migrations that have ended, for each directory that may hold a state of theirs."""
+    ended = {
+        record.move.id
+        for record in await host.journal.moves_in_short()
+        if record.side == "source" and record.move.mode is Mode.QUICK and record.outcome not in (None, Outcome.UNKNOWN)
+    }
+    directories: set[Path] = set()
+    for vm in await host.journal.vms():
+        with suppress(BasculeError):
+            directories.add(state_directory(host, from_dict(vm.definition)))
+    return {directory: ended for directory in directories if ended}
