@@ -91,6 +91,9 @@ def _go_on_as_destination(draft: Draft, me: int, number: int, *, deaf: bool) -> 
         draft.put(me, qemu=None, records=with_value(draft.host(me).records, number, "refused"))
         return False
     qemu, row = draft.host(me).qemu, draft.host(me).row
+    if decision is Decision.TAKEN and row is not None and row.owner != NAMES[me] and fate != "given back":
+        draft.put(me, records=with_value(draft.host(me).records, number, "refused"))
+        return False
     alive = mine(draft, me, number) and qemu is not None and qemu.noted
     if decision is Decision.TAKEN:  # then it is looked for among this host's VMs
         alive = qemu is not None and qemu.noted and row is not None and row.owner == NAMES[me]

@@ -178,10 +178,16 @@ async def _never_ran(host: Host, record: MoveRecord) -> bool:
 
 
 async def _stood_down(host: Host, record: MoveRecord) -> bool:
-    """Ask the source, before a VM that was taken is let run, whether an operator has decided otherwise meanwhile.
+    """Learn, before a VM that was taken is let run, whether an operator has decided otherwise meanwhile.
 
-    A source that does not answer has nothing to say: the VM was taken.
+    It may be written here already: then the agent before this one died before it had cleaned up. Else the source is
+    asked; one that does not answer has nothing to say: the VM was taken.
     """
+    row = await host.journal.vm_by_uuid(record.move.vm_uuid)
+    if row is not None and not row.here and await host.journal.fate(Ballot.of(record.move)) != "given back":
+        reason = f"an operator let the VM run on {row.owner} meanwhile"
+        await host.journal.end_incoming(record.move, "refused", reason)  # a QEMU of it here is swept
+        return True
     path = f"/v1/peer/moves/{record.move.id}/offer?vm_uuid={record.move.vm_uuid}"
     try:
         answer = await host.peers.ask(record.peer, "GET", path, deadline_s=CLAIM_DEADLINE_S)
