@@ -62,9 +62,9 @@ async def _serve(config: AgentConfig, insecure_listen: str | None) -> None:
         known |= await reconcile(host)
         # A QEMU that does not answer just now could not be adopted, but it is not half made: it may run.
         known |= {str(vm.process["directory"]) for vm in await host.journal.vms() if vm.process is not None}
-        await host.machines.sweep(known)
+        strays = await host.machines.sweep(known)
         here = {vm.uuid for vm in await host.journal.vms()} | {move.vm_uuid for move in host.moves.incoming_vms()}
-        host.run_marks.keep_only(here)
+        host.run_marks.keep_only(here | strays)
         host.claims.open()
         servers: list[tuple[Server, Any]] = [(make_server(make_operator_api(host, Catalogue(host))), operators)]
         if peers is not None:

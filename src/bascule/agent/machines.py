@@ -277,6 +277,10 @@ class Machines:
             try:
                 vm = await self.adopt(record.definition, record.process, record.accelerator or "tcg")
             except QemuExited as error:
+                if find_in(record.process["directory"]):
+                    why = "a VM runs in another process than the journal says; it is left alone: put the newer one back"
+                    self._log.error(why, vm=record.name)
+                    continue
                 self._log.info("VM has ended while the agent was away", vm=record.name, why=str(error))
                 await self._note_ended(record.uuid, record.process["directory"])
                 continue
@@ -314,13 +318,26 @@ class Machines:
         vm.learn_addresses()
         return vm
 
-    async def sweep(self, known: set[str]) -> None:
-        """End what an agent left half made when it died: directories that neither the journal nor a move knows."""
+    async def sweep(self, known: set[str]) -> set[str]:
+        """End what an agent left half made when it died: directories that neither the journal nor a move knows.
+
+        Return the UUIDs of VMs that run and that the journal does not know at all: it was replaced. They are spared.
+        """
+        strays: set[str] = set()
         for directory in sorted(self._host.vm_directory.iterdir()):
             if str(directory) in known or not directory.is_dir():
                 continue
+            found = find_in(str(directory))
+            if stray := {uuid for uuid in map(_uuid_of, found) if uuid is not None and await self._is_stray(uuid)}:
+                self._log.error(
+                    "a VM runs that the journal does not know; it is left alone: put back the journal that has it",
+                    vm_uuids=sorted(stray),
+                    directory=str(directory),
+                )
+                strays |= stray
+                continue
             try:
-                for record in find_in(str(directory)):
+                for record in found:
                     self._log.warning("ending a QEMU that is no VM's of this host", pid=record.pid)
                     with suppress(QemuExited):
                         await QemuProcess.adopt(record).kill()
@@ -328,6 +345,11 @@ class Machines:
                 self._log.error("a QEMU cannot be ended", directory=str(directory), why=str(error))
                 continue
             await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+        return strays
+
+    async def _is_stray(self, uuid: str) -> bool:
+        """Whether this VM has been let run here, so that it is not half made, and no row of the journal says whose."""
+        return self._host.run_marks.may_have_run(uuid) and await self._host.journal.vm_by_uuid(uuid) is None
 
     async def close(self) -> None:
         """Let go of all VMs, which run on."""
@@ -339,6 +361,12 @@ class Machines:
             for tap in vm.taps:
                 tap.close()
         self._running.clear()
+
+
+def _uuid_of(qemu: ProcessRecord) -> str | None:
+    """The VM that a QEMU was started for."""
+    words = iter(qemu.argv)
+    return next((next(words, None) for word in words if word == "-uuid"), None)
 
 
 def _close_all(taps: Sequence[Tap]) -> None:

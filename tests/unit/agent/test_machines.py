@@ -26,7 +26,7 @@ async def test_a_qemu_that_the_kernel_keeps_stays_and_the_others_are_swept(
     for name in ("kept", "left", "mine"):
         (tmp_path / name).mkdir()
     kept = str(tmp_path / "kept")
-    monkeypatch.setattr(machines, "find_in", lambda folder: [SimpleNamespace(pid=7)] if folder == kept else [])
+    monkeypatch.setattr(machines, "find_in", lambda folder: [SimpleNamespace(pid=7, argv=())] if folder == kept else [])
     monkeypatch.setattr(machines, "QemuProcess", SimpleNamespace(adopt=lambda _record: Unkillable()))
     host: Any = SimpleNamespace(vm_directory=tmp_path)
     await Machines(host).sweep({str(tmp_path / "mine")})
