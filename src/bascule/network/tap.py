@@ -38,8 +38,8 @@ INTERFACE_NAME_BYTES = 15
 
 ADDR_GEN_MODE_NONE = 1  # linux/if_link.h, IN6_ADDR_GEN_MODE_NONE
 # Chosen when the tap is made, and not changed: while the kernel changes it, what comes is dropped, for up to a
-# millisecond. The kernel's own 1,000 are a tenth of a second of 10,000 frames a second, and QEMU's main loop may be
-# kept from reading for longer, by a large guest's dirty bitmap for instance; as many as here fit a network card.
+# millisecond. The kernel's own 1,000 are a tenth of a second of 10,000 frames a second; a QEMU that does not read for
+# longer than that would lose some.
 DEFAULT_QUEUE_FRAMES = 4000
 LONGEST_QUEUE_FRAMES = 16_000  # eight bytes each while it is empty
 LARGEST_READ_BYTES = 1 << 17  # one frame, as large as segmentation offload makes it, and its header

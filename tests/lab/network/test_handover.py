@@ -381,6 +381,22 @@ def test_what_is_dropped_just_before_the_stop_is_carried(quiet_net: Any):
         neighbour.close()
 
 
+def test_what_a_tap_dropped_long_before_the_move_is_not_of_the_move(quiet_net: Any):
+    net = quiet_net
+    with net.a.run(Tap.open, "bscsrc", "br0", queue_frames=4) as tap:
+        leaving, neighbour = net.a.run(LeavingTap, tap, mac_bytes(GUEST), 0), net.a.run(TapWatch, "bscsrc", 0)
+        for number in range(9):
+            neighbour.put(Parcel(0, 0, bytes(10), numbered(number)))
+        tap.take_queued()
+        leaving.begin()
+        for number in range(9, 11):
+            neighbour.put(Parcel(0, 0, bytes(10), numbered(number)))
+        leaving.stopped(time.time_ns() // 1000)  # before the first look
+        assert leaving.overflowed == 0
+        leaving.close()
+        neighbour.close()
+
+
 def test_a_kernel_that_does_not_say_what_was_read_doubles_nothing(quiet_net: Any, monkeypatch: pytest.MonkeyPatch):
     """Somebody else configures the host's network for long: what came before the stop may have been read then."""
     pair = Pair(quiet_net)

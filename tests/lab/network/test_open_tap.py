@@ -10,13 +10,14 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from bascule.errors import Refused
 from bascule.network.bridge import read_bridge
-from bascule.network.tap import Tap, open_taps
+from bascule.network.tap import TUNGETVNETHDRSZ, Tap, open_taps
 
 pytestmark = pytest.mark.lab
 
@@ -74,22 +75,31 @@ def test_frames_wait_in_the_tap_up_to_its_queue(net: Any):
 
 
 class Negotiating(Tap):
-    """A tap whose header changes its length right after it was asked for the `after`th time, as QEMU does it."""
+    """A tap whose header changes its length before it is read for the `before`th time, as QEMU does it."""
 
-    def __init__(self, tap: Tap, lengths: tuple[int, int], after: int) -> None:
-        super().__init__(tap.name, tap._device)
-        self.lengths = lengths
-        self.questions_left = after
-        self.set_header_bytes(lengths[0])
+    def __init__(self, tap: Tap, lengths: tuple[int, int], before: int) -> None:
+        device = tap._device
+        super().__init__(tap.name, device)
+        reads_left = before
 
-    def set_header_bytes(self, length: int) -> None:
-        fcntl.ioctl(self.fileno(), TUNSETVNETHDRSZ, struct.pack("i", length))
+        def set_header_bytes(length: int) -> None:
+            fcntl.ioctl(device.fileno(), TUNSETVNETHDRSZ, struct.pack("i", length))
+
+        def readinto(view: memoryview) -> int | None:
+            nonlocal reads_left
+            if reads_left == 0:
+                set_header_bytes(lengths[1])
+            reads_left -= 1
+            return device.readinto(view)
+
+        set_header_bytes(lengths[0])
+        self._device: Any = SimpleNamespace(readinto=readinto, fileno=device.fileno)
+
+    def fileno(self) -> int:
+        return self._device.fileno()
 
     def header_bytes(self) -> int:
-        length = super().header_bytes()
-        self.questions_left -= 1
-        if self.questions_left == 0:
-            self.set_header_bytes(self.lengths[1])
+        (length,) = struct.unpack("i", fcntl.ioctl(self.fileno(), TUNGETVNETHDRSZ, bytes(4)))
         return length
 
 
@@ -99,13 +109,13 @@ def test_frames_are_whole_though_the_header_changes_while_they_are_taken(quiet_n
     net = quiet_net
     tap = net.tap(net.a, "bsctest0")
     client = net.capture(net.client, "eth0")
-    for after in range(7):
+    for before in range(7):
         frames = [unicast("ff:ff:ff:ff:ff:ff", b"%d" % number) for number in range(5)]
         arrived = net.capture(net.a, "br0")
         for frame in frames:
             client.send(frame)
         arrived.wait_for(frames[-1])
-        assert [queued.frame for queued in Negotiating(tap, lengths, after).take_queued()] == frames
+        assert [queued.frame for queued in Negotiating(tap, lengths, before).take_queued()] == frames
 
 
 def test_a_missing_bridge_is_refused(net: Any):

@@ -60,8 +60,10 @@ class LeavingTap:
     def begin(self) -> None:
         """See all frames from now on."""
         self.watch.begin()
-        if self._dropped_before is None:
-            self._dropped_before = self._counters.read().dropped
+        if (counts := self._counts_now()) is not None:
+            self._counted = counts
+            if self._dropped_before is None:
+                self._dropped_before = counts.dropped
 
     def pause(self) -> None:
         """See none until `begin`: there are too many, and the stop is not near."""
