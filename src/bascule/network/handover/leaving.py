@@ -53,6 +53,7 @@ class LeavingTap:
         self._missed = 0  # by the watch, while the VM ran: the guest has got them all the same
         self._stopped_us: int | None = None
         self._at_stop: tuple[int, int | None] | None = None  # read, used
+        self._given: tuple[int | None, int | None] = None, None  # the last one that the guest got: as seen, as counted
         self._undelivered_from: int | None = None
         self._carried_up_to = 0
         self._swallowed = 0
@@ -127,11 +128,9 @@ class LeavingTap:
                 last_read += dropped  # else all that waited before them waits still
             first = after_stop if last_read is None else min(after_stop, last_read + 1)
         certainly = 0 if counts is None or reckoning.ahead is None else first - 1 - MOST_SWALLOWED  # it has got them
-        delivered = None if used is None else reckoning.delivered_up_to(used)
-        if delivered is None:
-            delivered = self._number_of(self.last_given(), certainly)
-        if delivered is not None and certainly <= delivered < first:
-            first = delivered + 1
+        counted = None if used is None else reckoning.delivered_up_to(used)
+        self._given = self._number_of(self.last_given(), range(certainly, first)), counted
+        first = next((given + 1 for given in self._given if given is not None and certainly <= given < first), first)
         self._undelivered_from = first
         self._carried_up_to = first - 1
         if self._kept:
@@ -146,13 +145,13 @@ class LeavingTap:
             return self._counters.read()
         return None
 
-    def _number_of(self, given: Parcel | None, at_least: int) -> int | None:
-        """Which of the frames that came, from a number on, this is. None: none of them, or more than one."""
+    def _number_of(self, given: Parcel | None, numbers: range) -> int | None:
+        """Which of the frames with these numbers this is. None: none of them, or more than one."""
         if given is None:
             return None
         wanted, end = identity(given), given.frame[-TOLD_BY_BYTES:]
-        alike = (parcel for parcel in self._since(at_least) if parcel.frame[-TOLD_BY_BYTES:] == end)
-        found = [parcel.number for parcel in alike if identity(parcel) == wanted]
+        alike = (parcel for parcel in self._since(numbers.start) if parcel.frame[-TOLD_BY_BYTES:] == end)
+        found = [parcel.number for parcel in alike if parcel.number in numbers and identity(parcel) == wanted]
         return found[0] if len(found) == 1 else None
 
     def _since(self, first: int) -> list[Parcel]:
@@ -209,6 +208,8 @@ class LeavingTap:
             "uncertain": self.reckoning.uncertain,
             "read_at_stop": None if self._at_stop is None else self._at_stop[0],
             "used_at_stop": None if self._at_stop is None else self._at_stop[1],
+            "last_given": self._given[0],
+            "last_by_counts": self._given[1],
             "undelivered_from": self._undelivered_from,
         }
 
