@@ -125,13 +125,13 @@ class QmpGuest:
                 binary=self._binary,
                 accelerator="tcg",
                 paths=LaunchPaths(str(directory)),
-                tap_fds=[tap.fileno()],
+                tap_fds=[tap.descriptors()],
                 incoming=incoming,
             )
             if not waits:
                 argv.remove("-S")
             user = None if as_root else QemuUser(uid, uid)
-            spec = LaunchSpec(tuple(argv), str(directory), user, (tap.fileno(),))
+            spec = LaunchSpec(tuple(argv), str(directory), user, tap.descriptors())
             with _inside(namespace):  # QEMU inherits the namespace of the thread that starts it
                 return await QemuMachine.launch(spec)
 

@@ -52,9 +52,14 @@ WORKLOADS = {
 }
 
 
-def guest_of(workload: Workload, memory_mib: int = MEMORY_MIB) -> GuestVm:
-    """Return the lab's guest with the work that is asked for, and with the programs that it takes."""
-    guest = GuestVm(memory_mib=memory_mib, dirty_mib=workload.dirty_mib, rate_mb_s=workload.rate_mb_s)
+def guest_of(workload: Workload, memory_mib: int = MEMORY_MIB, queues: int = 1) -> GuestVm:
+    """Return the lab's guest with the work that is asked for, and with the programs that it takes.
+
+    `queues`: pairs of queues of its NIC, and as many vCPUs.
+    """
+    guest = GuestVm(
+        memory_mib=memory_mib, dirty_mib=workload.dirty_mib, rate_mb_s=workload.rate_mb_s, vcpus=queues, queues=queues
+    )
     programs = [REDIS] if workload.load == "redis" else []
     if workload.native_echo:
         programs.append(NATIVE_ECHO)

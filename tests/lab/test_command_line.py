@@ -63,7 +63,7 @@ class Qemu:
             binary="qemu-system-x86_64",
             accelerator="tcg",
             paths=self.paths,
-            tap_fds=taps,
+            tap_fds=[[tap] for tap in taps],
             incoming=incoming,
         )
         with Path(self.paths.log).open("wb") as log:

@@ -25,6 +25,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import groupby
 from typing import Any
 
 import structlog
@@ -35,7 +36,7 @@ from bascule.agent.machines import RunningVm
 from bascule.errors import BasculeError, Failed
 from bascule.migration.model import Move
 from bascule.network.frames import mac_bytes
-from bascule.network.handover.leaving import LeavingTap
+from bascule.network.handover.leaving import LeavingQueue, leaving_queues
 from bascule.network.handover.parcel import Parcel, identity
 from bascule.network.handover.place import HELD_S, hold_place, let_place_go, set_places
 from bascule.network.tap import DEFAULT_QUEUE_FRAMES, LONGEST_QUEUE_FRAMES, VIRTIO_HEADER_BYTES
@@ -69,7 +70,7 @@ class FramesOut:
         self._vm = vm
         self._move = move
         self._peer = peer
-        self._taps: list[LeavingTap] = []
+        self._queues: list[LeavingQueue] = []
         self._rings: list[ReceiveRing] = []
         self._watching = asyncio.Event()
         self._near = False
@@ -103,8 +104,8 @@ class FramesOut:
         with self._beside("the taps cannot be watched"):
             for number, (tap, nic) in enumerate(zip(self._vm.taps, nics, strict=False)):
                 if not tap.closed:
-                    self._taps.append(LeavingTap(tap, mac_bytes(nic.mac), number))
-            self._reads = [tap.reads() for tap in self._taps]
+                    self._queues += leaving_queues(tap, mac_bytes(nic.mac), number)
+            self._reads = [queue.reads() for queue in self._queues]
 
     def queue_frames(self) -> int:
         """How many frames a tap of the destination should hold: twice what comes, at the rate seen, while it waits."""
@@ -112,7 +113,7 @@ class FramesOut:
         busiest = 0
         with self._beside("the frames cannot be counted"):
             busiest = max(
-                (tap.reads() - before for tap, before in zip(self._taps, self._reads, strict=True)), default=0
+                (queue.reads() - before for queue, before in zip(self._queues, self._reads, strict=True)), default=0
             )
         waiting_s = self._move.goals.max_blackout_ms / 1000 + WARM_UP_S
         wanted = 2 * busiest / max(passed_s, 0.01) * waiting_s
@@ -137,8 +138,8 @@ class FramesOut:
 
     def _begin(self) -> None:
         self._looked_s = asyncio.get_running_loop().time()
-        for tap in self._taps:
-            tap.begin()
+        for queue in self._queues:
+            queue.begin()
         self._watching.set()
 
     async def work(self) -> None:
@@ -179,17 +180,17 @@ class FramesOut:
 
     def _look(self) -> None:
         with self._beside("the frames cannot be counted"):
-            came = sum(tap.look() for tap in self._taps)
+            came = sum(queue.look() for queue in self._queues)
             before_s, self._looked_s = self._looked_s, asyncio.get_running_loop().time()
             if too_many(came, self._looked_s - before_s) and not self._near and not self._stopped.is_set():
                 self._paused = True
-                for tap in self._taps:
-                    tap.pause()
+                for queue in self._queues:
+                    queue.pause()
 
     async def _find_rings(self) -> None:
-        for tap in self._taps:
-            if (ring := await ReceiveRing.find(self._vm.machine, tap.watch.nic)) is not None:
-                tap.used, tap.last_given = ring.used, partial(_last_given, ring, tap.watch.nic)
+        for queue in self._queues:
+            if (ring := await ReceiveRing.find(self._vm.machine, queue.watch.nic, queue.queue)) is not None:
+                queue.used, queue.last_given = ring.used, partial(_last_given, ring, queue.watch.nic)
                 self._rings.append(ring)
 
     # --- the switchover ----------------------------------------------------------------------------------------------
@@ -197,9 +198,9 @@ class FramesOut:
     def stopped(self, at_us: int) -> None:
         """No vCPU runs any more, since `at_us` on this host's wall clock. It takes microseconds."""
         self.near()
-        for tap in self._taps:
+        for queue in self._queues:
             with self._beside("the frames cannot be counted"):
-                tap.stopped(at_us)
+                queue.stopped(at_us)
         self._stopped.set()
 
     def first_batch(self) -> bytes:
@@ -216,29 +217,29 @@ class FramesOut:
     def _take(self) -> None:
         if self._finishing:
             return
-        for tap in self._taps:
+        for queue in self._queues:
             with self._beside("the frames cannot be read"):
                 if self._sender.has_room:
-                    self._sender.add(tap.take())
+                    self._sender.add(queue.take())
 
     def _rest(self) -> list[Parcel]:
         rest: list[Parcel] = []
-        for tap in self._taps:
+        for queue in self._queues:
             with self._beside("the frames cannot be read"):
-                rest += tap.take()
+                rest += queue.take()
         return rest
 
     async def _carry(self) -> None:
         loop = asyncio.get_running_loop()
         began_s = loop.time()
         await self._told.wait()
-        for tap in self._taps:
-            self._log.info("frames reckoned", nic=tap.watch.nic, **tap.reckoned())
+        for queue in self._queues:
+            self._log.info("frames reckoned", nic=queue.watch.nic, **queue.reckoned())
         while not self._staying:
             self._take()
-            for tap in self._taps:
+            for queue in self._queues:
                 with self._beside(""):
-                    tap.look_again()
+                    queue.look_again()
             if await self._sender.send():
                 await asyncio.sleep(CARRY_S if loop.time() - began_s < SOON_S else CARRY_SLOWLY_S)
             else:
@@ -264,8 +265,8 @@ class FramesOut:
     def count(self) -> None:
         """While the taps are still there, count what QEMU swallowed."""
         with self._beside(""):
-            for tap in self._taps:
-                tap.count_swallowed()
+            for queue in self._queues:
+                queue.count_swallowed()
 
     # --- the VM stays ------------------------------------------------------------------------------------------------
 
@@ -275,9 +276,9 @@ class FramesOut:
             return
         self._staying = True
         with self._beside("what QEMU dropped cannot be put in"):
-            for tap in self._taps:
-                dropped = tap.dropped()
-                tap.found_back = sum(tap.watch.put(parcel) for parcel in dropped)
+            for queue in self._queues:
+                dropped = queue.dropped()
+                queue.found_back = sum(queue.watch.put(parcel) for parcel in dropped)
 
     @property
     def stays(self) -> bool:
@@ -287,16 +288,17 @@ class FramesOut:
     def put_back(self, parcels: list[Parcel]) -> dict[str, int]:
         """Give the guest here what came to the destination for it."""
         with self._beside("what came back cannot be put in"):
-            for tap in self._taps:
-                here = Counter(identity(parcel) for parcel in tap.came_here())
+            for nic, queues in groupby(self._queues, key=lambda queue: queue.watch.nic):
+                of_nic = list(queues)
+                here = Counter(identity(parcel) for queue in of_nic for parcel in queue.came_here())
                 for parcel in parcels:
                     place = (parcel.nic, parcel.number)
-                    if parcel.nic != tap.watch.nic or place in self._came_back:  # or it is sent again
+                    if parcel.nic != nic or place in self._came_back:  # or it is sent again
                         continue
                     self._came_back.add(place)
                     if here[identity(parcel)] > 0:  # it was flooded to both hosts
                         here[identity(parcel)] -= 1
-                    elif tap.watch.put(parcel):
+                    elif of_nic[0].watch.put(parcel):
                         self._put_back += 1
                     else:
                         self._not_put_back += 1
@@ -306,11 +308,11 @@ class FramesOut:
 
     def report(self) -> dict[str, Any] | None:
         """What became of the frames; None for a VM that did not stop, or has no NIC."""
-        if not self._stopped.is_set() or not self._taps:
+        if not self._stopped.is_set() or not self._queues:
             return None
         there = self._sender.there
         lost_there = there.get("lost", 0)
-        not_carried = sum(tap.not_carried() for tap in self._taps)
+        not_carried = sum(queue.not_carried() for queue in self._queues)
         lost, why = self._not_put_back, sorted(self._why)
         if self._not_put_back:
             why.append(f"{self._not_put_back} that had come to {self._move.destination} could not be put back")
@@ -321,13 +323,13 @@ class FramesOut:
                 why.append(f"{not_carried} were too many at once, or of a kind that cannot be carried")
             if lost_there:
                 why.append(f"{lost_there} found the tap on {self._move.destination} full, or its agent had restarted")
-        if overflowed := sum(tap.overflowed for tap in self._taps):
+        if overflowed := sum(queue.overflowed for queue in self._queues):
             lost += overflowed
             why.append(f"{overflowed} found the tap on {self._move.source} full, as QEMU did not read it in time")
         return {
             "carried": self._put_back if self._staying else self._sender.sent - there.get("seen_here", 0),
             "waited": there.get("waited", 0),
-            "found_back": sum(tap.found_back for tap in self._taps),
+            "found_back": sum(queue.found_back for queue in self._queues),
             "late": there.get("late", 0),
             "lost": lost,
             "why": "; ".join(why),
@@ -335,9 +337,9 @@ class FramesOut:
 
     def close(self) -> None:
         """Watch no more."""
-        for tap in self._taps:
-            tap.close()
-            tap.used = tap.last_given = lambda: None
+        for queue in self._queues:
+            queue.close()
+            queue.used = queue.last_given = lambda: None
         for ring in self._rings:
             ring.close()
         self._rings.clear()

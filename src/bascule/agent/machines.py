@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -202,12 +203,14 @@ class Machines:
         queue_frames: int = DEFAULT_QUEUE_FRAMES,
     ) -> RunningVm:
         directory = self._host.vm_directory / definition.name
-        wanted = [(tap_name(definition.uuid, number), nic.bridge) for number, nic in enumerate(definition.nics)]
+        wanted = [
+            (tap_name(definition.uuid, number), nic.bridge, nic.queues) for number, nic in enumerate(definition.nics)
+        ]
         taps = await open_taps(wanted, queue_frames=queue_frames)
         try:
             if incoming:
                 frames_in.occupy(taps)
-            fds = [tap.fileno() for tap in taps]
+            fds = [tap.descriptors() for tap in taps]
             argv = build(
                 definition,
                 binary=self._host.config.qemu_binary,
@@ -216,7 +219,7 @@ class Machines:
                 tap_fds=fds,
                 incoming=incoming,
             )
-            spec = LaunchSpec(tuple(argv), str(directory), self._host.user, tuple(fds))
+            spec = LaunchSpec(tuple(argv), str(directory), self._host.user, tuple(chain.from_iterable(fds)))
             machine = await QemuMachine.launch(spec)
         except BaseException:
             for tap in taps:

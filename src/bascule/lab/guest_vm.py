@@ -36,6 +36,7 @@ class GuestVm:
         dirty_mib: int = 64,
         rate_mb_s: float = 50,
         vcpus: int = 1,
+        queues: int = 1,
         sequence: bool = False,
         progress: Callable[[str], None] = lambda _text: None,
     ) -> None:
@@ -45,6 +46,7 @@ class GuestVm:
         self._dirty_mib = dirty_mib
         self._rate_mb_s = rate_mb_s
         self._vcpus = vcpus
+        self._queues = queues
         self._sequence = sequence
         self._progress = progress
         self._image: GuestImage | None = None
@@ -85,6 +87,7 @@ command_line = "{options.command_line()}"
 [[nics]]
 bridge = "br0"
 mac = "{self.mac}"
+queues = {self._queues}
 {sections}
 """
 

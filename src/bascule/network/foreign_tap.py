@@ -23,8 +23,8 @@ TUNGETDEVNETNS = 0x54E3  # linux/if_tun.h
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def copy_tap_descriptor(pid: int, name: str) -> int:
-    """A new descriptor for the tap `name` that process `pid` has open. The caller closes it.
+def copy_tap_descriptors(pid: int, name: str) -> list[int]:
+    """A new descriptor for each queue of the tap `name` that process `pid` has open, in order. The caller closes them.
 
     Raises `Failed` when the process is gone, has no such tap open, or may not be asked.
     """
@@ -35,13 +35,16 @@ def copy_tap_descriptor(pid: int, name: str) -> int:
         raise Failed(f"{attempt}: {error.strerror}") from error
     try:
         # The pidfd is held first, so that the descriptors read now belong to the process that it names.
-        number = next(_tap_descriptors(pid, name), None)
-        if number is None:
-            raise Failed(f"{attempt}: the process has no such tap open")
+        copies: list[int] = []
         try:
-            return copy_descriptor(pidfd, number)
+            copies.extend(copy_descriptor(pidfd, number) for number in sorted(_tap_descriptors(pid, name)))
         except OSError as error:
+            for copy in copies:
+                os.close(copy)
             raise Failed(f"{attempt}: {error.strerror}", "run as root") from error
+        if not copies:
+            raise Failed(f"{attempt}: the process has no such tap open")
+        return copies
     finally:
         os.close(pidfd)
 
@@ -61,17 +64,18 @@ def tap_holders(name: str) -> list[tuple[int, str]]:
         if not entry.name.isdecimal() or not any(_tap_descriptors(int(entry.name), name)):
             continue
         with suppress(OSError, Failed):
-            if _is_of_our_namespace(copy_tap_descriptor(int(entry.name), name)):
+            if _is_of_our_namespace(copy_tap_descriptors(int(entry.name), name)):
                 found.append((int(entry.name), (entry / "comm").read_text().strip()))
     return found
 
 
-def _is_of_our_namespace(tap: int) -> bool:
-    """Whether the tap behind a descriptor is ours and not of the same name elsewhere. Closes the descriptor."""
+def _is_of_our_namespace(queues: list[int]) -> bool:
+    """Whether the tap behind descriptors is ours and not of the same name elsewhere. Closes the descriptors."""
     try:
-        namespace = fcntl.ioctl(tap, TUNGETDEVNETNS)
+        namespace = fcntl.ioctl(queues[0], TUNGETDEVNETNS)
     finally:
-        os.close(tap)
+        for queue in queues:
+            os.close(queue)
     try:
         return os.path.samestat(os.fstat(namespace), Path("/proc/thread-self/ns/net").stat())
     finally:

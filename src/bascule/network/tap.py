@@ -1,8 +1,11 @@
 """One tap: the network card's cable between a VM and its bridge, opened by the agent and passed to QEMU.
 
-The agent keeps its own descriptor beside QEMU's: through it, it can speak as if the guest had spoken, and read what was
-queued for a VM that no longer runs. A tap is never persistent: it vanishes with the last descriptor, so that no crash
-leaves one behind. It is silent: until somebody calls `inject` or QEMU runs its guest, not one frame comes out of it.
+The agent keeps its own descriptors beside QEMU's: through them, it can speak as if the guest had spoken, and read what
+was queued for a VM that no longer runs. A tap is never persistent: it vanishes with the last descriptor, so that no
+crash leaves one behind. It is silent: until somebody calls `inject` or QEMU runs its guest, not one frame comes out.
+
+A tap has one queue, or several for as many vCPUs of the guest. From QEMU's start until it has loaded what the guest's
+driver has set up, only the first is in use: QEMU takes the others off, and what waits in them is gone.
 """
 
 from __future__ import annotations
@@ -14,8 +17,8 @@ import io
 import os
 import struct
 from base64 import b32encode
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from hashlib import blake2s
 from pathlib import Path
 from types import TracebackType
@@ -23,14 +26,18 @@ from typing import NamedTuple, Self
 
 from bascule.errors import Failed, Refused
 from bascule.network.bridge import bridge_link
-from bascule.network.foreign_tap import copy_tap_descriptor, tap_holders
+from bascule.network.foreign_tap import copy_tap_descriptors, tap_holders
 from bascule.network.netlink import NetlinkError, netlink_batch
 
 # linux/if_tun.h
 TUNSETIFF = 0x400454CA
 TUNGETIFF = 0x800454D2
 TUNGETVNETHDRSZ = 0x800454D7
+TUNSETQUEUE = 0x400454D9
 IFF_TAP = 0x0002
+IFF_MULTI_QUEUE = 0x0100
+IFF_ATTACH_QUEUE = 0x0200
+IFF_DETACH_QUEUE = 0x0400
 IFF_NO_PI = 0x1000
 IFF_VNET_HDR = 0x4000
 IFF_TUN_EXCL = 0x8000  # without it, opening a name that exists would join that tap
@@ -49,6 +56,7 @@ _LONGEST_HEADER_BYTES = 64
 _NO_MORE_HEADER = bytes(_LONGEST_HEADER_BYTES - VIRTIO_HEADER_BYTES)
 
 
+_IFREQ_FLAGS = struct.Struct("16sH22x")  # linux/if.h, struct ifreq: name, flags
 _LONGEST_MTU_BYTES = 65_521  # of a tap
 
 
@@ -83,23 +91,23 @@ def tap_name(vm_uuid: str, nic: int) -> str:
 class Tap:
     """A tap in the network namespace of the thread that opened it. Close it when the VM is gone from this host."""
 
-    def __init__(self, name: str, device: io.FileIO) -> None:
+    def __init__(self, name: str, queues: Sequence[io.FileIO]) -> None:
         self.name = name
-        self._device = device
+        self._queues = tuple(queues)
 
     @classmethod
-    def open(cls, name: str, bridge: str, *, queue_frames: int = DEFAULT_QUEUE_FRAMES) -> Self:
+    def open(cls, name: str, bridge: str, *, queue_frames: int = DEFAULT_QUEUE_FRAMES, queues: int = 1) -> Self:
         """Create the tap `name`, join it to `bridge` and set it up. It blocks: call it in a thread, or see `open_taps`.
 
-        `queue_frames` is how many frames wait in it for a guest that does not run. Raises `Refused`, with nothing left
-        behind, when the bridge is missing, the name taken, or taps not available here.
+        `queue_frames` is how many frames wait in each of its queues for a guest that does not run. Raises `Refused`,
+        with nothing left behind, when the bridge is missing, the name taken, or taps not available here.
         """
         attempt = f"cannot open tap {name} on bridge {bridge}"
         if not 0 < len(name.encode()) <= INTERFACE_NAME_BYTES:
             raise Refused(f"{attempt}: its name must have 1 to {INTERFACE_NAME_BYTES} bytes")
         with netlink_batch() as netlink:
             target = bridge_link(netlink, bridge)
-            tap = cls(name, _create(name, attempt))
+            tap = cls(name, _create(name, queues, attempt))
             try:
                 index = netlink.link("get", ifname=name)[0]["index"]
                 no_addresses = {"attrs": [("AF_INET6", {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", ADDR_GEN_MODE_NONE)]})]}
@@ -132,7 +140,7 @@ class Tap:
 
         Raises `Failed` when the process is gone or has no such tap open.
         """
-        tap = cls(name, io.FileIO(copy_tap_descriptor(pid, name), "r+b"))
+        tap = cls(name, [io.FileIO(descriptor, "r+b") for descriptor in copy_tap_descriptors(pid, name)])
         if tap._interface() != name:
             tap.close()
             raise Failed(f"cannot take over tap {name} of process {pid}: the process has closed it meanwhile")
@@ -140,19 +148,33 @@ class Tap:
 
     def _interface(self) -> str | None:
         try:
-            answer = fcntl.ioctl(self._device, TUNGETIFF, bytes(40))
+            answer = fcntl.ioctl(self._queues[0], TUNGETIFF, bytes(40))
         except OSError:  # no tap at all
             return None
         return answer[:16].rstrip(b"\0").decode()
 
     def fileno(self) -> int:
-        """The descriptor to pass to QEMU, which inherits a copy of it."""
-        return self._device.fileno()
+        """The descriptor of its first queue, which a guest always uses."""
+        return self._queues[0].fileno()
+
+    def descriptors(self) -> tuple[int, ...]:
+        """The descriptor of each queue, to pass to QEMU, which inherits copies of them."""
+        return tuple(queue.fileno() for queue in self._queues)
 
     def header_bytes(self) -> int:
         """The length of the virtio header before each frame, now: it changes when the guest's driver negotiates."""
-        length: int = struct.unpack("i", fcntl.ioctl(self._device, TUNGETVNETHDRSZ, bytes(4)))[0]
+        length: int = struct.unpack("i", fcntl.ioctl(self._queues[0], TUNGETVNETHDRSZ, bytes(4)))[0]
         return length
+
+    @contextmanager
+    def first_queue_only(self) -> Iterator[None]:
+        """What comes meanwhile goes to the first queue, whichever the kernel would have chosen; before QEMU starts."""
+        others = self._queues[1:]
+        for queue in others:
+            fcntl.ioctl(queue, TUNSETQUEUE, _IFREQ_FLAGS.pack(b"", IFF_DETACH_QUEUE))
+        yield
+        for queue in others:  # they get their numbers back, by the order in which they come
+            fcntl.ioctl(queue, TUNSETQUEUE, _IFREQ_FLAGS.pack(b"", IFF_ATTACH_QUEUE))
 
     def inject(self, frame: bytes) -> None:
         """Send `frame` (Ethernet, without header or checksum) to the bridge as if the guest had sent it.
@@ -162,7 +184,7 @@ class Tap:
         length = self.header_bytes()
         while True:
             try:
-                taken = self._device.write(bytes(length) + frame)
+                taken = self._queues[0].write(bytes(length) + frame)
             except OSError as error:
                 reason = "it is down" if error.errno == errno.EIO else error.strerror
                 raise Failed(f"cannot send a frame through tap {self.name}: {reason}") from error
@@ -174,7 +196,7 @@ class Tap:
             # QEMU has set another length between our question and our frame, which was then cut wrongly: once more.
 
     def take_queued(self, limit: int = LONGEST_QUEUE_FRAMES) -> list[QueuedFrame]:
-        """Take up to `limit` frames that wait for the guest. It never blocks.
+        """Take up to `limit` frames that wait for the guest, of each queue in turn. It never blocks.
 
         Frames go to one reader each: only for a tap whose VM does not run. QEMU may set another length of the header
         meanwhile: it does when it loads the state of a guest whose driver has negotiated.
@@ -182,25 +204,27 @@ class Tap:
         frames: list[bytes] = []
         view = memoryview(bytearray(LARGEST_READ_BYTES))
         before = self.header_bytes()
-        while len(frames) < limit:
-            view[VIRTIO_HEADER_BYTES:_LONGEST_HEADER_BYTES] = _NO_MORE_HEADER
-            if (size := self._device.readinto(view)) is None:
-                break
-            frames.append(bytes(view[:size]))
+        for queue in self._queues:
+            while len(frames) < limit:
+                view[VIRTIO_HEADER_BYTES:_LONGEST_HEADER_BYTES] = _NO_MORE_HEADER
+                if (size := queue.readinto(view)) is None:
+                    break
+                frames.append(bytes(view[:size]))
         after = self.header_bytes()  # asking takes a lock of the whole kernel's, so it is not done for each
         return [_cut(frame, before, after) for frame in frames]
 
     @property
     def closed(self) -> bool:
-        """Whether the agent's descriptor is closed. QEMU's lives as long as QEMU."""
-        return self._device.closed
+        """Whether the agent's descriptors are closed. QEMU's live as long as QEMU."""
+        return self._queues[0].closed
 
     def close(self) -> None:
-        """Close the agent's descriptor; the tap vanishes when QEMU's is closed too.
+        """Close the agent's descriptors; the tap vanishes when QEMU's are closed too.
 
         The last one to close waits for the kernel to take the tap down, about 20 ms: close in a thread.
         """
-        self._device.close()
+        for queue in self._queues:
+            queue.close()
 
     def __enter__(self) -> Self:
         return self
@@ -211,8 +235,8 @@ class Tap:
         self.close()
 
 
-async def open_taps(wanted: Sequence[tuple[str, str]], *, queue_frames: int = DEFAULT_QUEUE_FRAMES) -> list[Tap]:
-    """Open a tap for each (name, bridge), in a thread: all or none. Raises as `Tap.open` does.
+async def open_taps(wanted: Sequence[tuple[str, str, int]], *, queue_frames: int = DEFAULT_QUEUE_FRAMES) -> list[Tap]:
+    """Open a tap for each (name, bridge, queues), in a thread: all or none. Raises as `Tap.open` does.
 
     Cancelled, it leaves none behind.
     """
@@ -224,11 +248,11 @@ async def open_taps(wanted: Sequence[tuple[str, str]], *, queue_frames: int = DE
         raise
 
 
-def _open_all(wanted: Sequence[tuple[str, str]], queue_frames: int) -> list[Tap]:
+def _open_all(wanted: Sequence[tuple[str, str, int]], queue_frames: int) -> list[Tap]:
     taps: list[Tap] = []
     try:
-        for name, bridge in wanted:
-            taps.append(Tap.open(name, bridge, queue_frames=queue_frames))
+        for name, bridge, queues in wanted:
+            taps.append(Tap.open(name, bridge, queue_frames=queue_frames, queues=queues))
     except BaseException:
         for tap in taps:
             tap.close()
@@ -242,10 +266,27 @@ def _close_unwanted(opening: asyncio.Future[list[Tap]]) -> None:
             tap.close()
 
 
-def _create(name: str, attempt: str) -> io.FileIO:
+def _create(name: str, queues: int, attempt: str) -> list[io.FileIO]:
+    kind = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | (IFF_MULTI_QUEUE if queues > 1 else 0)
+    opened: list[io.FileIO] = []
+    try:
+        for number in range(queues):
+            opened.append(_open_device(attempt))
+            flags = kind if number else kind | IFF_TUN_EXCL
+            fcntl.ioctl(opened[-1], TUNSETIFF, _IFREQ_FLAGS.pack(name.encode(), flags))
+    except BaseException as error:
+        for device in opened:
+            device.close()
+        if not isinstance(error, OSError):
+            raise
+        raise _not_created(name, attempt, error) from error
+    return opened
+
+
+def _open_device(attempt: str) -> io.FileIO:
     try:
         # Not blocking, as QEMU sets it anyway: the descriptors share that flag.
-        device = io.FileIO("/dev/net/tun", "r+b", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK))
+        return io.FileIO("/dev/net/tun", "r+b", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK))
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
             raise Refused(
@@ -253,22 +294,18 @@ def _create(name: str, attempt: str) -> io.FileIO:
                 "load it (modprobe tun), or in a container pass the device in",
             ) from error
         raise Refused(f"{attempt}: /dev/net/tun: {error.strerror}", "run the agent as root") from error
-    try:
-        fcntl.ioctl(
-            device, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_TUN_EXCL)
+
+
+def _not_created(name: str, attempt: str, error: OSError) -> Refused:
+    if error.errno == errno.EPERM:
+        return Refused(f"{attempt}: not permitted", "the agent needs root, or CAP_NET_ADMIN")
+    if error.errno == errno.EBUSY:
+        holders = " and ".join(f"process {pid} ({command})" for pid, command in tap_holders(name))
+        return Refused(
+            f"{attempt}: a network device of that name exists" + (f", in use by {holders}" if holders else ""),
+            "does the VM run here already?" if holders else f"if nothing uses it: ip link delete {name}",
         )
-    except OSError as error:
-        device.close()
-        if error.errno == errno.EPERM:
-            raise Refused(f"{attempt}: not permitted", "the agent needs root, or CAP_NET_ADMIN") from error
-        if error.errno == errno.EBUSY:
-            holders = " and ".join(f"process {pid} ({command})" for pid, command in tap_holders(name))
-            raise Refused(
-                f"{attempt}: a network device of that name exists" + (f", in use by {holders}" if holders else ""),
-                "does the VM run here already?" if holders else f"if nothing uses it: ip link delete {name}",
-            ) from error
-        raise Refused(f"{attempt}: {error.strerror}") from error
-    return device
+    return Refused(f"{attempt}: {error.strerror}")
 
 
 def _high_mac(name: str) -> str:

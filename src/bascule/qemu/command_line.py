@@ -99,23 +99,26 @@ def build(
     binary: str,
     accelerator: Literal["kvm", "tcg"],
     paths: LaunchPaths,
-    tap_fds: Sequence[int],
+    tap_fds: Sequence[Sequence[int]],
     incoming: bool,
     user_sandbox: bool = True,
     buffered_disks: Collection[str] = (),
 ) -> list[str]:
     """The arguments, QEMU's `binary` first, of a QEMU that lets nothing run (`-S`) before it is told to.
 
-    `tap_fds` are the descriptors of the NICs' taps, in order, which QEMU inherits. With `incoming`, QEMU waits for
-    `migrate-incoming`. `buffered_disks` are the paths of disks where O_DIRECT is impossible.
+    `tap_fds` are the descriptors of the NICs' taps, in order, one for each queue, which QEMU inherits. With `incoming`,
+    QEMU waits for `migrate-incoming`. `buffered_disks` are the paths of disks where O_DIRECT is impossible.
 
     Raises `Refused` if this VM cannot be built so on this host, and ValueError for a machine that is no versioned
-    type or a wrong number of taps.
+    type or a wrong number of taps or queues.
     """
     if not is_versioned(definition.machine):
         raise ValueError(f"machine {definition.machine} of VM {definition.name} is not pinned to a version")
     if len(tap_fds) != len(definition.nics):
         raise ValueError(f"VM {definition.name} has {len(definition.nics)} NICs, but {len(tap_fds)} taps were given")
+    for nic, fds in zip(definition.nics, tap_fds, strict=True):
+        if len(fds) != nic.queues:
+            raise ValueError(f"VM {definition.name} has a NIC of {nic.queues} queues, but {len(fds)} were given")
     if definition.cpu == "host" and accelerator != "kvm":
         raise Refused(
             f'cannot build VM {definition.name}: cpu = "host" needs KVM, and it would run with {accelerator}',
@@ -131,8 +134,8 @@ def build(
     for index, disk in enumerate(definition.disks):
         boots = index == 0 and definition.boot is None
         argv += _disk(disk, index, len(definition.disks), bus, boots=boots, direct=disk.path not in buffered_disks)
-    for index, (nic, tap_fd) in enumerate(zip(definition.nics, tap_fds, strict=True)):
-        argv += _nic(nic, index, len(definition.nics), bus, tap_fd)
+    for index, (nic, fds) in enumerate(zip(definition.nics, tap_fds, strict=True)):
+        argv += _nic(nic, index, len(definition.nics), bus, fds)
     return argv + ["-S"] + (["-incoming", "defer"] if incoming else [])
 
 
@@ -224,11 +227,16 @@ def _disk(disk: Disk, index: int, count: int, bus: str, *, boots: bool, direct: 
     return ["-blockdev", json.dumps(node), "-device", device]
 
 
-def _nic(nic: Nic, index: int, count: int, bus: str, tap_fd: int) -> list[str]:
-    # vhost=off: the agent reads the tap's queue after the stop, which a kernel thread must not empty meanwhile.
+def _nic(nic: Nic, index: int, count: int, bus: str, fds: Sequence[int]) -> list[str]:
     device = f"virtio-net-pci,id=nic{index},netdev=net{index},mac={nic.mac},romfile="
     device += f",{_place(_NIC_SLOTS, index, count, bus)}"
-    return ["-netdev", f"tap,id=net{index},fd={tap_fd},vhost=off", "-device", device]
+    queues = f"fd={fds[0]}"
+    if nic.queues > 1:
+        queues = f"fds={':'.join(map(str, fds))}"
+        # An interrupt for each queue, one for the control queue and one for changes of the configuration.
+        device += f",mq=on,vectors={2 * nic.queues + 2}"
+    # vhost=off: the agent reads the tap's queue after the stop, which a kernel thread must not empty meanwhile.
+    return ["-netdev", f"tap,id=net{index},{queues},vhost=off", "-device", device]
 
 
 def _place(slots: range, index: int, count: int, bus: str) -> str:

@@ -44,7 +44,7 @@ class Place(NamedTuple):
 
 
 class ReceiveRing:
-    """One NIC's first receive queue."""
+    """One of a NIC's receive queues."""
 
     def __init__(self, memory: int, place: Place) -> None:
         """`memory`: a descriptor of the process's memory, which is closed with this."""
@@ -52,9 +52,10 @@ class ReceiveRing:
         self._place = place
 
     @classmethod
-    async def find(cls, machine: QemuMachine, nic: int) -> Self | None:
-        """Ask QEMU where the queue of NIC number `nic` lies. None: it does not tell, or its memory cannot be read."""
-        where = {"path": f"/machine/peripheral/nic{nic}/virtio-backend", "queue": 0}
+    async def find(cls, machine: QemuMachine, nic: int, queue: int = 0) -> Self | None:
+        """Ask QEMU where a receive queue of NIC number `nic` lies. None: it does not tell, or cannot be read."""
+        # A receive queue and one to transmit in turn (virtio 1.2, 5.1.2).
+        where = {"path": f"/machine/peripheral/nic{nic}/virtio-backend", "queue": 2 * queue}
         with suppress(BasculeError, OSError, LookupError, ValueError):
             status = await machine.execute(QUEUE_STATUS, where, deadline_s=_DEADLINE_S)
             guest = [int(status[f"vring-{part}"]) for part in ("desc", "avail", "used")]

@@ -20,6 +20,7 @@ Chipset = Literal["q35", "pc"]
 # Each disk and NIC has a PCI address that is fixed for ever, so there is an end to them; see `qemu.command_line`.
 MAX_DISKS = 64
 MAX_NICS = 56
+MAX_QUEUES = 16
 
 _VERSIONED_MACHINE = re.compile(r"pc-(q35|i440fx)-[a-z0-9.]+")
 
@@ -44,10 +45,14 @@ class Disk:
 
 @dataclass(frozen=True, slots=True)
 class Nic:
-    """A network card on the host's bridge of that name. `mac` is in lower case with colons."""
+    """A network card on the host's bridge of that name. `mac` is in lower case with colons.
+
+    `queues`: pairs of queues, each for a vCPU of the guest's.
+    """
 
     bridge: str
     mac: str
+    queues: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,7 +64,7 @@ def read(values: Mapping[str, object], origin: str, new_uuid: str | None, memory
         top.mistake("boot", "there is nothing to boot from", "add a [boot] table with a kernel, or a [[disks]] table")
     boot = _boot(boot_table, top) if boot_table else None
     disks = _disks(disk_tables, top)
-    nics = _nics(nic_tables, top, uuid)
+    nics = _nics(nic_tables, top, uuid, vcpus)
     if findings:
         raise Refused.from_findings(f"read the VM definition {origin}", findings)
     return Definition(
@@ -93,21 +93,24 @@ def _disks(tables: list[Table], top: Table) -> tuple[Disk, ...]:
     return tuple(disks)
 
 
-def _nics(tables: list[Table], top: Table, uuid: str) -> tuple[Nic, ...]:
-    given: list[tuple[str, str]] = []
+def _nics(tables: list[Table], top: Table, uuid: str, vcpus: int) -> tuple[Nic, ...]:
+    given: list[tuple[str, str, int]] = []
     seen: dict[str, str] = {}
     for table in tables:
         bridge = table.require("bridge", rules.BRIDGE, "")
         mac = table.take("mac", rules.MAC, "")
+        queues = table.take("queues", rules.QUEUES, 1)
         table.finish(elsewhere=top.known)
         _refuse_twice(table, "mac", mac, seen)
-        given.append((bridge, mac))
+        if queues > vcpus:
+            table.mistake("queues", f"{queues} queues are more than the VM has vCPUs", f"allowed: up to {vcpus}")
+        given.append((bridge, mac, queues))
     nics: list[Nic] = []
     taken = set(seen)
-    for index, (bridge, mac) in enumerate(given):
+    for index, (bridge, mac, queues) in enumerate(given):
         chosen = mac or stable_mac(uuid, index, taken)
         taken.add(chosen)
-        nics.append(Nic(bridge, chosen))
+        nics.append(Nic(bridge, chosen, queues))
     return tuple(nics)
 
 

@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from pathlib import PurePosixPath
 from typing import Any, Generic, TypeVar
 
-from bascule.vm.definition import Accelerator, DiskFormat, is_versioned
+from bascule.vm.definition import MAX_QUEUES, Accelerator, DiskFormat, is_versioned
 
 T = TypeVar("T")
 
@@ -180,6 +180,7 @@ MEMORY_MIB: Rule[int] = Rule(
     _memory_mib,
 )
 VCPUS: Rule[int] = Rule(f"a whole number from 1 to {MAX_VCPUS}", lambda value: _whole_number(value, 1, MAX_VCPUS))
+QUEUES: Rule[int] = Rule(f"a whole number from 1 to {MAX_QUEUES}", lambda value: _whole_number(value, 1, MAX_QUEUES))
 CPU: Rule[str] = Rule(
     "a CPU model that `qemu-system-x86_64 -cpu help` lists, without options, or host",
     lambda value: _matching(_CPU, "a CPU model", value),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from bascule.vm.definition import Definition
+from bascule.vm.definition import Definition, Nic
 from bascule.vm.parse import read
 
 _MIB_PER_GIB = 1024
@@ -15,7 +15,15 @@ _MIB_PER_GIB = 1024
 def to_dict(definition: Definition) -> dict[str, Any]:
     """Plain values for JSON; the keys are the fields' names."""
     fields = asdict(definition)
-    return fields | {"disks": list(fields["disks"]), "nics": list(fields["nics"])}
+    return fields | {"disks": list(fields["disks"]), "nics": [_nic(nic) for nic in definition.nics]}
+
+
+def _nic(nic: Nic) -> dict[str, Any]:
+    """Without what agents of older versions do not know, where it is as with them."""
+    fields = asdict(nic)
+    if nic.queues == 1:
+        del fields["queues"]
+    return fields
 
 
 def from_dict(data: Mapping[str, Any], origin: str = "as JSON") -> Definition:
@@ -44,11 +52,11 @@ def to_toml(definition: Definition) -> str:
     for disk in definition.disks:
         lines += _section("[[disks]]", asdict(disk))
     for nic in definition.nics:
-        lines += _section("[[nics]]", asdict(nic))
+        lines += _section("[[nics]]", _nic(nic))
     return "\n".join(lines) + "\n"
 
 
-def _section(header: str, values: Mapping[str, str | bool | None]) -> list[str]:
+def _section(header: str, values: Mapping[str, str | bool | int | None]) -> list[str]:
     return ["", header, *(f"{key} = {_value(value)}" for key, value in values.items() if value is not None)]
 
 

@@ -146,8 +146,17 @@ def place(lab: Callable[..., Lab]) -> Iterator[Callable[..., Place]]:
 
     built: list[Place] = []
 
-    def build(*, memory_mib: int = 256, dirty_mib: int = 0, rate_mb_s: float = 0, hosts: int = 2, **up: Any) -> Place:
-        guest = GuestVm(memory_mib=memory_mib, dirty_mib=dirty_mib, rate_mb_s=rate_mb_s)
+    def build(
+        *,
+        memory_mib: int = 256,
+        dirty_mib: int = 0,
+        rate_mb_s: float = 0,
+        vcpus: int = 1,
+        queues: int = 1,
+        hosts: int = 2,
+        **up: Any,
+    ) -> Place:
+        guest = GuestVm(memory_mib=memory_mib, dirty_mib=dirty_mib, rate_mb_s=rate_mb_s, vcpus=vcpus, queues=queues)
         guest.build_image()
         built.append(Place(lab(hosts=hosts, **up), guest))
         guest.start(built[-1].lab, "h1")

@@ -93,6 +93,31 @@ def test_a_guest_of_two_nics(place: Callable[..., Place], tmp_path: Path) -> Non
     assert report["frames"]["lost"] == 0
 
 
+def test_a_guest_of_several_queues(place: Callable[..., Place], tmp_path: Path) -> None:
+    """Its two vCPUs have a pair each; by which of them a flow goes, its kernel chooses again and again."""
+    there = place(vcpus=2, queues=2)
+    assert used_queues(there, "h1") == 2
+    hosts = ["h1", "h2"]
+    frames = []
+    with client(there, tmp_path) as felt:
+        for _ in range(MOVES):
+            report = there.move(*hosts, "--max-blackout", "2s")
+            there.assert_only_on(hosts[1])
+            assert used_queues(there, hosts[1]) == 2
+            frames.append(report["frames"])
+            hosts.reverse()
+        assert_nothing_lost(felt())
+    assert sum(each["lost"] for each in frames) == 0, frames
+    assert sum(each["carried"] + each["waited"] for each in frames) > 0, frames
+
+
+def used_queues(there: Place, host: str) -> int:
+    """How many queues of its tap the guest uses there: the others are taken off it."""
+    (tap,) = there.taps(host)
+    (link,) = json.loads(there.lab.run(host, ["ip", "-json", "-details", "link", "show", tap]).stdout)
+    return int(link["linkinfo"]["info_data"]["numqueues"])
+
+
 def broken_off(there: Place, how: str) -> None:
     if how == "cancel":
         assert there.bascule("h1", "cancel", "guest").returncode == 0

@@ -157,8 +157,8 @@ class Net:
         """Where the host's bridge has learned a MAC, and whether that is a tap."""
         return [(sighting.port, sighting.is_tap) for sighting in host.run(sightings, "br0", mac)]
 
-    def tap(self, host: Host, name: str, bridge: str = "br0") -> Tap:
-        tap = host.run(Tap.open, name, bridge)
+    def tap(self, host: Host, name: str, bridge: str = "br0", *, queues: int = 1) -> Tap:
+        tap = host.run(Tap.open, name, bridge, queues=queues)
         self.taps.append(tap)
         return tap
 

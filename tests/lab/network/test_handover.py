@@ -17,7 +17,7 @@ from bascule.network.announcement import Announcement, announce_now
 from bascule.network.frames import mac_bytes
 from bascule.network.handover.arriving import DECOY, ArrivingTap
 from bascule.network.handover.counters import NLM_F_REQUEST, RTM_GETSTATS, Counts, TapCounters
-from bascule.network.handover.leaving import LeavingTap
+from bascule.network.handover.leaving import LeavingQueue
 from bascule.network.handover.parcel import Parcel
 from bascule.network.handover.place import hold_place, let_place_go, set_places
 from bascule.network.handover.watch import TapWatch
@@ -65,7 +65,7 @@ class Pair:
         self.there, self.here = net.tap(net.a, "bscsrc"), net.tap(net.b, "bscdst")
         self.client = net.capture(net.client, "eth0")
         self.at_source, self.at_destination = net.capture(net.a, "bscsrc"), net.capture(net.b, "bscdst")
-        self.leaving = net.a.run(LeavingTap, self.there, mac_bytes(GUEST), 0)
+        self.leaving = net.a.run(LeavingQueue, self.there, mac_bytes(GUEST), 0)
         self.arriving = net.b.run(ArrivingTap, self.here, 0)
         self.sent = 0
         self.before, self.after = Guest(self.there), Guest(self.here)
@@ -316,7 +316,7 @@ def test_what_finds_the_tap_full_while_the_vm_runs_is_told(quiet_net: Any):
     net = quiet_net
     tap = net.a.run(Tap.open, "bscsrc", "br0", queue_frames=4)
     with tap:
-        leaving = net.a.run(LeavingTap, tap, mac_bytes(GUEST), 0)
+        leaving = net.a.run(LeavingQueue, tap, mac_bytes(GUEST), 0)
         client, arrived = net.capture(net.client, "eth0"), net.capture(net.a, "br0")
         for number in range(3):
             client.send(numbered(number, "ff:ff:ff:ff:ff:ff"))
@@ -336,7 +336,7 @@ def test_what_finds_the_tap_full_while_the_vm_runs_is_told(quiet_net: Any):
 def test_all_that_waits_in_a_long_tap_is_carried(net: Any):
     tap = net.a.run(Tap.open, "bscsrc", "br0", queue_frames=8000)
     with tap:
-        leaving, neighbour = net.a.run(LeavingTap, tap, mac_bytes(GUEST), 0), net.a.run(TapWatch, "bscsrc", 0)
+        leaving, neighbour = net.a.run(LeavingQueue, tap, mac_bytes(GUEST), 0), net.a.run(TapWatch, "bscsrc", 0)
         leaving.begin()
         leaving.look()
         for number in range(6000):
@@ -366,7 +366,7 @@ def test_what_is_dropped_just_before_the_stop_is_carried(quiet_net: Any):
     net = quiet_net
     tap = net.a.run(Tap.open, "bscsrc", "br0", queue_frames=4)
     with tap:
-        leaving, neighbour = net.a.run(LeavingTap, tap, mac_bytes(GUEST), 0), net.a.run(TapWatch, "bscsrc", 0)
+        leaving, neighbour = net.a.run(LeavingQueue, tap, mac_bytes(GUEST), 0), net.a.run(TapWatch, "bscsrc", 0)
         leaving.begin()
         leaving.look()
         for number in range(4):
@@ -384,7 +384,7 @@ def test_what_is_dropped_just_before_the_stop_is_carried(quiet_net: Any):
 def test_what_a_tap_dropped_long_before_the_move_is_not_of_the_move(quiet_net: Any):
     net = quiet_net
     with net.a.run(Tap.open, "bscsrc", "br0", queue_frames=4) as tap:
-        leaving, neighbour = net.a.run(LeavingTap, tap, mac_bytes(GUEST), 0), net.a.run(TapWatch, "bscsrc", 0)
+        leaving, neighbour = net.a.run(LeavingQueue, tap, mac_bytes(GUEST), 0), net.a.run(TapWatch, "bscsrc", 0)
         for number in range(9):
             neighbour.put(Parcel(0, 0, bytes(10), numbered(number)))
         tap.take_queued()
@@ -551,7 +551,7 @@ def test_a_frame_larger_than_the_mtu_keeps_its_header(net: Any, header_bytes: in
     for tap in taps:
         fcntl.ioctl(tap.fileno(), TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_TSO4)
         fcntl.ioctl(tap.fileno(), TUNSETVNETHDRSZ, struct.pack("i", header_bytes))
-    leaving = net.a.run(LeavingTap, taps[0], mac_bytes(GUEST), 0)
+    leaving = net.a.run(LeavingQueue, taps[0], mac_bytes(GUEST), 0)
     arriving = net.b.run(ArrivingTap, taps[1], 0)
     leaving.begin()
     leaving.stopped(time.time_ns() // 1000)
@@ -579,7 +579,7 @@ def test_a_vlan_tag_goes_along(net: Any, filtering: bool):
             for port in (tap, "up0"):
                 host.run(_vlan, port)
     client = net.capture(net.client, "eth0")
-    leaving = net.a.run(LeavingTap, there, mac_bytes(GUEST), 0)
+    leaving = net.a.run(LeavingQueue, there, mac_bytes(GUEST), 0)
     arriving = net.b.run(ArrivingTap, here, 0)
     leaving.begin()
     leaving.stopped(time.time_ns() // 1000)

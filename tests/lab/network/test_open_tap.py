@@ -78,8 +78,8 @@ class Negotiating(Tap):
     """A tap whose header changes its length before it is read for the `before`th time, as QEMU does it."""
 
     def __init__(self, tap: Tap, lengths: tuple[int, int], before: int) -> None:
-        device = tap._device
-        super().__init__(tap.name, device)
+        device = tap._queues[0]
+        super().__init__(tap.name, [device])
         reads_left = before
 
         def set_header_bytes(length: int) -> None:
@@ -93,10 +93,7 @@ class Negotiating(Tap):
             return device.readinto(view)
 
         set_header_bytes(lengths[0])
-        self._device: Any = SimpleNamespace(readinto=readinto, fileno=device.fileno)
-
-    def fileno(self) -> int:
-        return self._device.fileno()
+        self._queues: Any = (SimpleNamespace(readinto=readinto, fileno=device.fileno),)
 
     def header_bytes(self) -> int:
         (length,) = struct.unpack("i", fcntl.ioctl(self.fileno(), TUNGETVNETHDRSZ, bytes(4)))
@@ -194,7 +191,7 @@ def test_a_killed_agent_leaves_no_tap(net: Any):
 
 def test_taps_are_opened_all_or_none(net: Any):
     async def both() -> list[str]:
-        taps = await open_taps([("bsctest0", "br0"), ("bsctest1", "br0")])
+        taps = await open_taps([("bsctest0", "br0", 1), ("bsctest1", "br0", 1)])
         names = [tap.name for tap in taps]
         for tap in taps:
             tap.close()
@@ -203,7 +200,7 @@ def test_taps_are_opened_all_or_none(net: Any):
     assert net.a.run(asyncio.run, both()) == ["bsctest0", "bsctest1"]
 
     async def second_is_wrong() -> None:
-        await open_taps([("bsctest0", "br0"), ("bsctest1", "br7")])
+        await open_taps([("bsctest0", "br0", 1), ("bsctest1", "br7", 1)])
 
     with pytest.raises(Refused, match="br7"):
         net.a.run(asyncio.run, second_is_wrong())
@@ -214,7 +211,7 @@ def test_cancelled_opening_leaves_none(net: Any):
     async def cancelled() -> None:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0):
-                await open_taps([("bsctest0", "br0"), ("bsctest1", "br0")])
+                await open_taps([("bsctest0", "br0", 1), ("bsctest1", "br0", 1)])
 
     net.a.run(asyncio.run, cancelled())
     net.wait_until(lambda: not {"bsctest0", "bsctest1"} & net.a.links(), "the taps' end")

@@ -31,7 +31,7 @@ def argv(definition: Definition = FULL, **changes: Any) -> list[str]:
         "binary": "qemu",
         "accelerator": "tcg",
         "paths": PATHS,
-        "tap_fds": list(range(10, 10 + len(definition.nics))),
+        "tap_fds": [[fd] for fd in range(10, 10 + len(definition.nics))],
         "incoming": False,
     }
     return build(definition, **(values | changes))
@@ -44,6 +44,13 @@ def options(arguments: list[str], name: str) -> list[str]:
 
 def addresses(arguments: list[str]) -> list[str]:
     return [part for value in options(arguments, "-device") for part in value.split(",") if part.startswith("addr=")]
+
+
+def test_a_nic_of_several_queues() -> None:
+    arguments = argv(replace(FULL, vcpus=4, nics=(Nic("br0", "52:54:00:00:00:01", queues=3),)), tap_fds=[[10, 12, 11]])
+    assert options(arguments, "-netdev") == ["tap,id=net0,fds=10:12:11,vhost=off"]
+    (nic,) = (device for device in options(arguments, "-device") if device.startswith("virtio-net-pci"))
+    assert nic.endswith(",mq=on,vectors=8")
 
 
 def test_every_argument() -> None:
@@ -188,3 +195,5 @@ def test_refusals() -> None:
         argv(replace(FULL, machine="q35"))
     with pytest.raises(ValueError, match="has 1 NICs, but 0 taps"):
         argv(tap_fds=[])
+    with pytest.raises(ValueError, match="a NIC of 1 queues, but 2 were given"):
+        argv(tap_fds=[[10, 11]])

@@ -139,6 +139,11 @@ def test_boot_mistakes(boot: str, said: str) -> None:
         (DISK + DISK.replace("/web", "//web"), 'disks[1].path: "/web.raw" is used by disks[0].path already'),
         (DISK + "vnc = true", "disks[0].vnc: unknown key (vnc belongs to the whole VM: move it above"),
         ('[[nics]]\nmac = "52:54:00:12:34:56"', "nics[0].bridge: is missing"),
+        (
+            '[[nics]]\nbridge = "b"\nqueues = 0',
+            "nics[0].queues: 0 is too small (allowed: a whole number from 1 to 16)",
+        ),
+        ('vcpus = 2\n[[nics]]\nbridge = "b"\nqueues = 3', "3 queues are more than the VM has vCPUs (allowed: up to 2)"),
         ('[[nics]]\nbridge = "br 0"', 'nics[0].bridge: "br 0" is not a name for a bridge'),
         ('[[nics]]\nbridge = "a2345678901234567"', "nics[0].bridge"),
         ('[[nics]]\nbridge = "b"\nmac = "53:54:00:12:34:56"', "is a group address (allowed: six bytes such as"),

@@ -32,17 +32,19 @@ def definitions(draw: st.DrawFn) -> Definition:
     )
     disk_paths = draw(st.lists(_paths, min_size=0 if boot else 1, max_size=4, unique=True))
     cpu = draw(st.just("host") | _words)
+    vcpus = draw(st.integers(1, 255))
+    macs = draw(st.lists(_macs, max_size=3, unique=True))
     return Definition(
         name=draw(_words),
         uuid=str(draw(st.uuids())),
         memory_mib=draw(st.integers(16, 960 * 1024)),
-        vcpus=draw(st.integers(1, 255)),
+        vcpus=vcpus,
         cpu=cpu,
         machine=draw(st.sampled_from(["q35", "pc", "pc-q35-7.2", "pc-i440fx-10.0", "pc-q35-noble"])),
         accel=draw(st.sampled_from(["auto", "kvm"] if cpu == "host" else ["auto", "kvm", "tcg"])),
         boot=boot,
         disks=tuple(Disk(path, draw(st.sampled_from(["qcow2", "raw"])), draw(st.booleans())) for path in disk_paths),
-        nics=tuple(Nic(draw(_words), mac) for mac in draw(st.lists(_macs, max_size=3, unique=True))),
+        nics=tuple(Nic(draw(_words), mac, draw(st.integers(1, min(vcpus, 16)))) for mac in macs),
         vnc=draw(st.booleans()),
         rng=draw(st.booleans()),
         balloon=draw(st.booleans()),
@@ -53,6 +55,12 @@ def definitions(draw: st.DrawFn) -> Definition:
 @given(definitions())
 def test_toml_comes_back_equal(definition: Definition) -> None:
     assert parse(to_toml(definition), "web.toml", OTHER_UUID) == definition
+
+
+def test_one_queue_is_not_mentioned_to_agents_that_know_no_other() -> None:
+    text = 'name = "web"\nmemory = 64\nvcpus = 2\n[boot]\nkernel = "/k"\n[[nics]]\nbridge = "b"\n'
+    assert "queues" not in to_dict(parse(text, "web.toml", OTHER_UUID))["nics"][0]
+    assert to_dict(parse(text + "queues = 2", "web.toml", OTHER_UUID))["nics"][0]["queues"] == 2
 
 
 @settings(deadline=None)

@@ -81,7 +81,8 @@ class ArrivingTap:
     def occupy(self) -> None:
         """Let QEMU have the decoy as its one frame; before it starts."""
         self._tap.take_queued(_ALL)
-        self.watch.put(DECOY)
+        with self._tap.first_queue_only():
+            self.watch.put(DECOY)
 
     def draw(self, parcels: Sequence[Parcel], *, keep: bool = False) -> None:
         """Frames come here from now on, after `parcels` of the source. `keep`: what waits in the tap is the VM's."""

@@ -1,7 +1,10 @@
-"""The source's side of the hand-over, one tap: which frames the guest will not get here, so that they are carried.
+"""The source's side of the hand-over, one queue of a tap: which frames the guest does not get here, and are carried.
 
 Nothing is taken out of the tap. What is carried are copies that the watch has seen, so that a VM that runs on here
 after all finds its frames where they were: one in QEMU, the others in the tap, in order.
+
+The kernel counts what is read of a tap, and not of each queue. So where a tap has several, what is read is not known;
+what came of a queue is compared with what its guest has got whenever nothing waits in it.
 """
 
 from __future__ import annotations
@@ -26,18 +29,29 @@ MOST_SWALLOWED = 2
 TOLD_BY_BYTES = 16  # at its end: whether two frames may be the same, before all of them is compared
 
 
-class LeavingTap:
-    """One tap of a VM that is about to leave. `begin` when its copy begins, `look` often, `stopped` at STOP.
+def leaving_queues(tap: Tap, mac: bytes, nic: int) -> list[LeavingQueue]:
+    """Those of one tap; what one of them puts in none takes for another's. Raises `Failed` if it cannot be watched."""
+    first = LeavingQueue(tap, mac, nic)
+    others = range(1, len(tap.descriptors()))
+    return [first, *(LeavingQueue(tap, mac, nic, queue, mark=first.watch.mark) for queue in others)]
+
+
+class LeavingQueue:
+    """One queue of a tap of a VM that is about to leave. `begin` when its copy begins, `look` often, `stopped` at STOP.
 
     `used` tells the used index of the guest's receive queue, `last_given` the frame that its guest has got last: None
     where it is not known.
     """
 
-    def __init__(self, tap: Tap, mac: bytes, nic: int) -> None:
-        """Raises `Failed` where a tap cannot be watched."""
+    def __init__(self, tap: Tap, mac: bytes, nic: int, queue: int = 0, *, mark: int | None = None) -> None:
+        """`mark`: that of the tap's other queues. Raises `Failed` where a tap cannot be watched."""
         self.used: Callable[[], int | None] = lambda: None
         self.last_given: Callable[[], Parcel | None] = lambda: None
-        self.watch = TapWatch(tap.name, nic)
+        descriptors = tap.descriptors()
+        self.watch = TapWatch(tap.name, nic, queue if len(descriptors) > 1 else None, mark=mark)
+        self.queue = queue
+        self._queues = len(descriptors)
+        self._has_siblings = len(descriptors) > 1
         self.reckoning = Reckoning()
         self.found_back = 0
         self.overflowed = 0  # frames that found the tap full while the VM ran: the guest has not got them
@@ -45,10 +59,11 @@ class LeavingTap:
         self._mac = mac
         self._counters = TapCounters(tap.name)
         self._readable = select.poll()
-        self._readable.register(tap.fileno(), select.POLLIN)
+        self._readable.register(descriptors[queue], select.POLLIN)
         self._kept: deque[tuple[int, Parcel]] = deque()  # when it came, the frame
         self._kept_bytes = 0
         self._counted = Counts(0, 0)
+        self._emptied = 0  # so many had been seen when nothing waited, in a tap of several queues
         self._dropped_before: int | None = None
         self._missed = 0  # by the watch, while the VM ran: the guest has got them all the same
         self._stopped_us: int | None = None
@@ -73,7 +88,7 @@ class LeavingTap:
         self.reckoning = Reckoning(seen=self.reckoning.seen)
 
     def reads(self) -> int:
-        """How many frames QEMU has taken out of the tap, in all."""
+        """How many frames QEMU has taken out of the tap, in all, of whatever queue."""
         return self._counters.read().read
 
     def look(self) -> int:
@@ -84,6 +99,14 @@ class LeavingTap:
             return self.reckoning.seen - before
         seen, counts = self.reckoning.seen, self._counters.read()
         waits, used = bool(self._readable.poll(0)), self.used()
+        if self._has_siblings:
+            self._counted = counts
+            if not waits:  # all that was seen has been read
+                self._emptied = seen
+                self.reckoning.nothing_waits(seen)
+                if used is not None:
+                    self.reckoning.used_at(seen, used)
+            return seen - before
         still = self._counters.read() == counts
         self._take_in()
         missed = self.watch.count_missed()
@@ -123,11 +146,13 @@ class LeavingTap:
         first, dropped = after_stop, 0
         if counts is not None:
             dropped = counts.dropped - self._counted.dropped  # since the last look: seen, and never read
+        certainly = max(0, self._emptied - MOST_SWALLOWED)  # it has got them
+        if counts is not None and not self._has_siblings:
             last_read = reckoning.read_at_most_up_to(counts.read)
             if last_read is not None and counts.read - self._counted.read >= FEWEST_IN_A_FULL_TAP:
                 last_read += dropped  # else all that waited before them waits still
             first = after_stop if last_read is None else min(after_stop, last_read + 1)
-        certainly = 0 if counts is None or reckoning.ahead is None else first - 1 - MOST_SWALLOWED  # it has got them
+            certainly = 0 if reckoning.ahead is None else first - 1 - MOST_SWALLOWED
         counted = None if used is None else reckoning.delivered_up_to(used)
         self._given = self._number_of(self.last_given(), range(certainly, first)), counted
         first = next((given + 1 for given in self._given if given is not None and certainly <= given < first), first)
@@ -135,9 +160,9 @@ class LeavingTap:
         self._carried_up_to = first - 1
         if self._kept:
             self.passed_over += max(0, self._kept[0][1].number - first)
-        if counts is not None and self._dropped_before is not None:
+        if counts is not None and self._dropped_before is not None and not self.queue:  # it counts for its siblings
             self.overflowed = counts.dropped - self._dropped_before
-            if first + dropped <= after_stop:
+            if self._has_siblings or first + dropped <= after_stop:
                 self.overflowed -= dropped  # they are carried
 
     def _counts_now(self) -> Counts | None:
@@ -159,15 +184,25 @@ class LeavingTap:
         return [parcel for _, parcel in takewhile(lambda kept: kept[1].number >= first, reversed(self._kept))]
 
     def take(self) -> list[Parcel]:
-        """The frames to carry that came since the last time, in order; not the guest's own, by which it announces."""
+        """The frames to carry that came since the last time, in order; not the guest's own, by which it announces.
+
+        Their numbers are told apart from those of the NIC's other queues.
+        """
         self._take_in()
         taken = self._since(self._carried_up_to + 1)[::-1]
         if taken:
             self._carried_up_to = taken[-1].number
-        return [parcel for parcel in taken if parcel.frame[6:12] != self._mac]
+        return [
+            parcel._replace(number=parcel.number * self._queues + self.queue)
+            for parcel in taken
+            if parcel.frame[6:12] != self._mac
+        ]
 
     def count_swallowed(self) -> None:
-        """At the end: of the frames that were carried, count those that QEMU has read, which would have been lost."""
+        """At the end: of the frames that were carried, count those that QEMU has read, which would have been lost.
+
+        None where the tap has several queues: it is not known of which QEMU has read them.
+        """
         self.look_again()
         self.found_back = min(self._swallowed, MOST_SWALLOWED)
 
@@ -177,7 +212,7 @@ class LeavingTap:
 
     def look_again(self) -> None:
         """While the VM stands still: see how many frames QEMU has taken out of the tap, which it does not give it."""
-        if self._undelivered_from is None or self._at_stop is None:
+        if self._undelivered_from is None or self._at_stop is None or self._has_siblings:
             return
         with suppress(Failed):  # the tap is gone
             last = self.reckoning.read_up_to(self.reads())
@@ -202,6 +237,7 @@ class LeavingTap:
     def reckoned(self) -> dict[str, int | None]:
         """What the counts said, for the log."""
         return {
+            "queue": self.queue,
             "seen": self.reckoning.seen,
             "ahead": self.reckoning.ahead,
             "filled": self.reckoning.filled,

@@ -16,8 +16,8 @@ swallowed, and they are found back here.
 A sample may catch a frame between two counts: seen but not yet in the tap, or read but not yet given to the guest.
 Each makes its difference wrong to one side only, so the smallest `seen - read` and the largest `used - read` are right.
 A sample that was never caught right makes delivered frames too many, never too few: a frame is lost, none comes twice.
-At 10,000 frames a second that was seen in one of 120 moves, so `leaving` believes the frame that the guest got last before
-it believes these counts.
+At 10,000 frames a second that was seen in one of 120 moves, so `leaving` rather believes the frame that the guest got
+last.
 
 A guest that cannot keep up never empties its tap. Then the smallest `seen - read` of all samples, in which `seen` was
 counted last, is what the constant cannot exceed: of the frames that wait at STOP those are known that came beyond it.

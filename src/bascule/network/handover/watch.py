@@ -41,6 +41,7 @@ BPF_LOAD_WORD = 0x20
 BPF_JUMP_IF_EQUAL = 0x15
 BPF_RETURN = 0x06  # with the number of bytes to be seen
 SKF_AD_MARK = 0xFFFFF000 + 20
+SKF_AD_QUEUE = 0xFFFFF000 + 24
 
 ETH_P_ALL = 3
 ETH_P_8021Q = 0x8100
@@ -65,14 +66,18 @@ class Seen(NamedTuple):
 class TapWatch:
     """A packet socket on the tap `name` in the network namespace of the calling thread.
 
-    Raises `Failed` where such a socket is not to be had; nothing is seen before `begin`.
+    `queue`: see only what the kernel puts into this one of the tap's queues. `mark`: of what this watch and others put
+    in, which they do not see. Raises `Failed` where such a socket is not to be had; nothing is seen before `begin`.
     """
 
-    def __init__(self, name: str, nic: int) -> None:
+    def __init__(self, name: str, nic: int, queue: int | None = None, *, mark: int | None = None) -> None:
         self.name = name
         self.nic = nic
+        self._queue = queue
         self._missed = 0
-        self._mark = next(_MARKS)  # on what we put in, and on the pieces that the kernel makes of it
+        self.mark = (
+            next(_MARKS) if mark is None else mark
+        )  # on what we put in, and on the pieces that the kernel makes of it
         self._buffer = bytearray(LARGEST_BYTES)
         try:
             # Protocol 0: it hears nothing before it is bound to one.
@@ -82,7 +87,7 @@ class TapWatch:
         try:
             self._socket.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
             self._socket.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
-            self._socket.setsockopt(socket.SOL_SOCKET, SO_MARK, self._mark)
+            self._socket.setsockopt(socket.SOL_SOCKET, SO_MARK, self.mark)
             self._socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
             with suppress(OSError):  # then it is as large as an ordinary one
                 self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)
@@ -94,14 +99,12 @@ class TapWatch:
     def begin(self) -> None:
         """See every frame from now on. Raises `Failed` when the tap is gone."""
         try:
-            self._show(
-                (
-                    _BPF.pack(BPF_LOAD_WORD, 0, 0, SKF_AD_MARK),
-                    _BPF.pack(BPF_JUMP_IF_EQUAL, 0, 1, self._mark),
-                    *_NOTHING,
-                    _BPF.pack(BPF_RETURN, 0, 0, 0xFFFFFFFF),
-                )
-            )
+            program = [_BPF.pack(BPF_LOAD_WORD, 0, 0, SKF_AD_MARK), _BPF.pack(BPF_JUMP_IF_EQUAL, 0, 1, self.mark)]
+            program += _NOTHING
+            if self._queue is not None:
+                program += _BPF.pack(BPF_LOAD_WORD, 0, 0, SKF_AD_QUEUE), _BPF.pack(BPF_JUMP_IF_EQUAL, 1, 0, self._queue)
+                program += _NOTHING
+            self._show((*program, _BPF.pack(BPF_RETURN, 0, 0, 0xFFFFFFFF)))
             self._socket.bind((self.name, ETH_P_ALL))
         except OSError as error:
             raise Failed(f"cannot watch tap {self.name}: {error.strerror}") from error
