@@ -170,11 +170,14 @@ class Tap:
     def first_queue_only(self) -> Iterator[None]:
         """What comes meanwhile goes to the first queue, whichever the kernel would have chosen; before QEMU starts."""
         others = self._queues[1:]
-        for queue in others:
-            fcntl.ioctl(queue, TUNSETQUEUE, _IFREQ_FLAGS.pack(b"", IFF_DETACH_QUEUE))
-        yield
-        for queue in others:  # they get their numbers back, by the order in which they come
-            fcntl.ioctl(queue, TUNSETQUEUE, _IFREQ_FLAGS.pack(b"", IFF_ATTACH_QUEUE))
+        try:
+            for queue in others:
+                fcntl.ioctl(queue, TUNSETQUEUE, _IFREQ_FLAGS.pack(b"", IFF_DETACH_QUEUE))
+            yield
+        finally:
+            for queue in others:  # they get their numbers back, by the order in which they come
+                with suppress(OSError):  # it was not taken off
+                    fcntl.ioctl(queue, TUNSETQUEUE, _IFREQ_FLAGS.pack(b"", IFF_ATTACH_QUEUE))
 
     def inject(self, frame: bytes) -> None:
         """Send `frame` (Ethernet, without header or checksum) to the bridge as if the guest had sent it.
