@@ -206,10 +206,9 @@ class Machines:
         wanted = [
             (tap_name(definition.uuid, number), nic.bridge, nic.queues) for number, nic in enumerate(definition.nics)
         ]
-        taps = await open_taps(wanted, queue_frames=queue_frames)
+        prepare = frames_in.occupy if incoming else None
+        taps = await open_taps(wanted, queue_frames=queue_frames, prepare=prepare)
         try:
-            if incoming:
-                frames_in.occupy(taps)
             fds = [tap.descriptors() for tap in taps]
             argv = build(
                 definition,

@@ -17,7 +17,7 @@ import io
 import os
 import struct
 from base64 import b32encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import blake2s
 from pathlib import Path
@@ -238,12 +238,17 @@ class Tap:
         self.close()
 
 
-async def open_taps(wanted: Sequence[tuple[str, str, int]], *, queue_frames: int = DEFAULT_QUEUE_FRAMES) -> list[Tap]:
-    """Open a tap for each (name, bridge, queues), in a thread: all or none. Raises as `Tap.open` does.
+async def open_taps(
+    wanted: Sequence[tuple[str, str, int]],
+    *,
+    queue_frames: int = DEFAULT_QUEUE_FRAMES,
+    prepare: Callable[[Sequence[Tap]], None] | None = None,
+) -> list[Tap]:
+    """Open a tap for each (name, bridge, queues), and `prepare` them, in a thread: all or none. Raises as both do.
 
     Cancelled, it leaves none behind.
     """
-    opening = asyncio.get_running_loop().run_in_executor(None, _open_all, wanted, queue_frames)
+    opening = asyncio.get_running_loop().run_in_executor(None, _open_all, wanted, queue_frames, prepare)
     try:
         return await asyncio.shield(opening)
     except asyncio.CancelledError:
@@ -251,11 +256,15 @@ async def open_taps(wanted: Sequence[tuple[str, str, int]], *, queue_frames: int
         raise
 
 
-def _open_all(wanted: Sequence[tuple[str, str, int]], queue_frames: int) -> list[Tap]:
+def _open_all(
+    wanted: Sequence[tuple[str, str, int]], queue_frames: int, prepare: Callable[[Sequence[Tap]], None] | None
+) -> list[Tap]:
     taps: list[Tap] = []
     try:
         for name, bridge, queues in wanted:
             taps.append(Tap.open(name, bridge, queue_frames=queue_frames, queues=queues))
+        if prepare is not None:
+            prepare(taps)
     except BaseException:
         for tap in taps:
             tap.close()
@@ -273,10 +282,11 @@ def _create(name: str, queues: int, attempt: str) -> list[io.FileIO]:
     kind = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | (IFF_MULTI_QUEUE if queues > 1 else 0)
     opened: list[io.FileIO] = []
     try:
-        for number in range(queues):
-            opened.append(_open_device(attempt))
+        opened.extend(_open_device(attempt) for _ in range(queues))
+        opened.sort(key=lambda device: device.fileno())  # by which a restarted agent tells them
+        for number, device in enumerate(opened):
             flags = kind if number else kind | IFF_TUN_EXCL
-            fcntl.ioctl(opened[-1], TUNSETIFF, _IFREQ_FLAGS.pack(name.encode(), flags))
+            fcntl.ioctl(device, TUNSETIFF, _IFREQ_FLAGS.pack(name.encode(), flags))
     except BaseException as error:
         for device in opened:
             device.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,14 @@ async def test_each_frame_is_counted_once_it_is_in_the_guest(bench: Any):
             return bool(found)
 
         await bench.until(the_driver_is_there, "the guest's driver sets up its queue", 60)
+
+        async def it_speaks() -> bool:
+            """Its card is up: before that, a frame may find no buffer and wait in QEMU."""
+            with suppress(BlockingIOError):
+                return bool(cable.recv(1 << 16, socket.MSG_DONTWAIT))
+            return False
+
+        await bench.until(it_speaks, "the guest to say something by its card", 60)
         ring = found[0]
         before = ring.used()
         assert before is not None

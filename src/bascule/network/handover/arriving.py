@@ -187,8 +187,13 @@ class ArrivingTap:
         return True
 
     def run(self) -> None:
-        """The VM is about to run here, if QEMU does as it is told."""
+        """The VM is about to run here, if QEMU does as it is told.
+
+        Its state is loaded, and only since then are all queues in use: what waited in the first is spread over them.
+        """
         self.look()
+        if len(self._tap.descriptors()) > 1 and 0 < len(self._carried) + self.tally.waited <= MOST_REORDERED:
+            self._put_before(())
         self.running = True
 
     def ran(self) -> None:

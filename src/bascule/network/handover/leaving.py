@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import select
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from itertools import takewhile
+from itertools import count, takewhile
 
 from bascule.errors import Failed
 from bascule.network.handover.counters import Counts, TapCounters
@@ -33,7 +33,7 @@ def leaving_queues(tap: Tap, mac: bytes, nic: int) -> list[LeavingQueue]:
     """Those of one tap; what one of them puts in none takes for another's. Raises `Failed` if it cannot be watched."""
     first = LeavingQueue(tap, mac, nic)
     others = range(1, len(tap.descriptors()))
-    return [first, *(LeavingQueue(tap, mac, nic, queue, mark=first.watch.mark) for queue in others)]
+    return [first, *(LeavingQueue(tap, mac, nic, queue, first=first) for queue in others)]
 
 
 class LeavingQueue:
@@ -43,18 +43,21 @@ class LeavingQueue:
     where it is not known.
     """
 
-    def __init__(self, tap: Tap, mac: bytes, nic: int, queue: int = 0, *, mark: int | None = None) -> None:
-        """`mark`: that of the tap's other queues. Raises `Failed` where a tap cannot be watched."""
+    def __init__(self, tap: Tap, mac: bytes, nic: int, queue: int = 0, *, first: LeavingQueue | None = None) -> None:
+        """`first`: the tap's first queue, if it is not this one. Raises `Failed` where a tap cannot be watched."""
         self.used: Callable[[], int | None] = lambda: None
         self.last_given: Callable[[], Parcel | None] = lambda: None
         descriptors = tap.descriptors()
-        self.watch = TapWatch(tap.name, nic, queue if len(descriptors) > 1 else None, mark=mark)
+        self.watch: TapWatch = TapWatch(
+            tap.name, nic, queue if len(descriptors) > 1 else None, mark=first.watch.mark if first else None
+        )
         self.queue = queue
-        self._queues = len(descriptors)
+        self._numbers: Iterator[int] = first._numbers if first else count(1)  # of what is taken, where it has siblings
         self._has_siblings = len(descriptors) > 1
         self.reckoning = Reckoning()
         self.found_back = 0
         self.overflowed = 0  # frames that found the tap full while the VM ran: the guest has not got them
+        self.is_unsure = False  # what waited here at STOP may not be carried, and how much that is, is not known
         self.passed_over = 0  # frames for which there was no room before they were carried
         self._mac = mac
         self._counters = TapCounters(tap.name)
@@ -99,20 +102,19 @@ class LeavingQueue:
             return self.reckoning.seen - before
         seen, counts = self.reckoning.seen, self._counters.read()
         waits, used = bool(self._readable.poll(0)), self.used()
-        if self._has_siblings:
-            self._counted = counts
-            if not waits:  # all that was seen has been read
-                self._emptied = seen
-                self.reckoning.nothing_waits(seen)
-                if used is not None:
-                    self.reckoning.used_at(seen, used)
-            return seen - before
         still = self._counters.read() == counts
         self._take_in()
         missed = self.watch.count_missed()
         if counts.dropped != self._counted.dropped or missed != self._missed:
             self.reckoning.forget()
         self._counted, self._missed = counts, missed
+        if self._has_siblings:
+            if not waits and self.reckoning.seen == seen:  # all that was seen has been read
+                self._emptied = seen
+                self.reckoning.nothing_waits(seen)
+                if used is not None:
+                    self.reckoning.used_at(seen, used)
+            return self.reckoning.seen - before
         self.reckoning.some_may_wait(counts.read)
         if still and not waits and self.reckoning.seen == seen:
             self.reckoning.nothing_waits(counts.read)
@@ -155,7 +157,9 @@ class LeavingQueue:
             certainly = 0 if reckoning.ahead is None else first - 1 - MOST_SWALLOWED
         counted = None if used is None else reckoning.delivered_up_to(used)
         self._given = self._number_of(self.last_given(), range(certainly, first)), counted
-        first = next((given + 1 for given in self._given if given is not None and certainly <= given < first), first)
+        told = next((given for given in self._given if given is not None and certainly <= given < first), None)
+        self.is_unsure = self._has_siblings and told is None and self._emptied < first - 1
+        first = first if told is None else told + 1
         self._undelivered_from = first
         self._carried_up_to = first - 1
         if self._kept:
@@ -186,17 +190,14 @@ class LeavingQueue:
     def take(self) -> list[Parcel]:
         """The frames to carry that came since the last time, in order; not the guest's own, by which it announces.
 
-        Their numbers are told apart from those of the NIC's other queues.
+        Those of the NIC's other queues are numbered in one row with them.
         """
         self._take_in()
         taken = self._since(self._carried_up_to + 1)[::-1]
         if taken:
             self._carried_up_to = taken[-1].number
-        return [
-            parcel._replace(number=parcel.number * self._queues + self.queue)
-            for parcel in taken
-            if parcel.frame[6:12] != self._mac
-        ]
+        taken = [parcel for parcel in taken if parcel.frame[6:12] != self._mac]
+        return [each._replace(number=next(self._numbers)) for each in taken] if self._has_siblings else taken
 
     def count_swallowed(self) -> None:
         """At the end: of the frames that were carried, count those that QEMU has read, which would have been lost.
