@@ -66,19 +66,27 @@ def assert_nothing_lost(felt: dict[str, Any]) -> None:
     assert (felt["lost"], felt["duplicated"]) == (0, 0), told
 
 
-def test_no_frame_is_lost_or_comes_twice(place: Callable[..., Place], tmp_path: Path) -> None:
-    there = place()
+def assert_moves_lose_nothing(
+    there: Place, folder: Path, is_as_it_was: Callable[[str], bool] = lambda _host: True
+) -> None:
+    """To and fro; `is_as_it_was` is asked of each host on which the guest runs."""
     hosts = ["h1", "h2"]
     frames = []
-    with client(there, tmp_path) as felt:
+    assert is_as_it_was("h1")
+    with client(there, folder) as felt:
         for _ in range(MOVES):
             report = there.move(*hosts, "--max-blackout", "2s")
             there.assert_only_on(hosts[1])
+            assert is_as_it_was(hosts[1])
             frames.append(report["frames"])
             hosts.reverse()
         assert_nothing_lost(felt())
     assert sum(each["lost"] for each in frames) == 0, frames
     assert sum(each["carried"] + each["waited"] for each in frames) > 0, frames
+
+
+def test_no_frame_is_lost_or_comes_twice(place: Callable[..., Place], tmp_path: Path) -> None:
+    assert_moves_lose_nothing(place(), tmp_path)
 
 
 def test_a_guest_of_two_nics(place: Callable[..., Place], tmp_path: Path) -> None:
@@ -96,19 +104,7 @@ def test_a_guest_of_two_nics(place: Callable[..., Place], tmp_path: Path) -> Non
 def test_a_guest_of_several_queues(place: Callable[..., Place], tmp_path: Path) -> None:
     """Its two vCPUs have a pair each; by which of them a flow goes, its kernel chooses again and again."""
     there = place(vcpus=2, queues=2)
-    assert used_queues(there, "h1") == 2
-    hosts = ["h1", "h2"]
-    frames = []
-    with client(there, tmp_path) as felt:
-        for _ in range(MOVES):
-            report = there.move(*hosts, "--max-blackout", "2s")
-            there.assert_only_on(hosts[1])
-            assert used_queues(there, hosts[1]) == 2
-            frames.append(report["frames"])
-            hosts.reverse()
-        assert_nothing_lost(felt())
-    assert sum(each["lost"] for each in frames) == 0, frames
-    assert sum(each["carried"] + each["waited"] for each in frames) > 0, frames
+    assert_moves_lose_nothing(there, tmp_path, lambda host: used_queues(there, host) == 2)
 
 
 def used_queues(there: Place, host: str) -> int:
