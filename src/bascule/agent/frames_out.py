@@ -5,7 +5,8 @@
     paused     too many frames to look at for long: until the stop is near
     stopped    at STOP: which frames the guest has got is reckoned; the first others travel with the notice of the stop
     carrying   whatever comes to the taps is sent after, until they are gone or the VM stays
-    staying    the VM runs on here: nothing is carried any more, and what came to the destination meanwhile is put in
+    staying    the VM runs on here: nothing is carried any more; a frame that QEMU has lost of each queue is put in
+               again, then what came to the destination meanwhile
 
 From the copy's start until some seconds after the stop this host's bridge keeps the VM's MACs at their taps
 (`network.handover.place`).
@@ -47,6 +48,8 @@ WARM_UP_S = 0.25  # a guest that has just arrived is slow at first
 TOO_MANY_PER_S = 30_000  # watching so many takes a tenth of a processor
 CARRY_S = 0.001
 CARRY_SLOWLY_S = 0.01
+SETTLE_S = 0.003  # a frame that comes is given to a guest that runs in much less
+SETTLE_TRIES = 60
 SOON_S = 0.05  # as long frames come late by milliseconds, because the network has just learned
 SEND_DEADLINE_S = 2.0
 FINISH_S = 2.0
@@ -82,6 +85,8 @@ class FramesOut:
         self._told = asyncio.Event()
         self._sender = FrameSender(self._hand)
         self._staying = False
+        self._settled = asyncio.Event()
+        self._back: list[Parcel] = []  # what is to be put in once it is
         self._finishing = False
         self._left = 0  # that there was no time to send
         self._why: set[str] = set()
@@ -102,9 +107,10 @@ class FramesOut:
         self._prepared_s = asyncio.get_running_loop().time()
         nics = self._vm.definition.nics
         with self._beside("the taps cannot be watched"):
-            for number, (tap, nic) in enumerate(zip(self._vm.taps, nics, strict=False)):
+            served = self._vm.served_by_vhost()
+            for number, (tap, nic, vhost) in enumerate(zip(self._vm.taps, nics, served, strict=False)):
                 if not tap.closed:
-                    self._queues += leaving_queues(tap, mac_bytes(nic.mac), number)
+                    self._queues += leaving_queues(tap, mac_bytes(nic.mac), number, vhost=vhost)
             self._reads = [queue.reads() for queue in self._queues]
 
     def queue_frames(self) -> int:
@@ -190,7 +196,8 @@ class FramesOut:
     async def _find_rings(self) -> None:
         for queue in self._queues:
             if (ring := await ReceiveRing.find(self._vm.machine, queue.watch.nic, queue.queue)) is not None:
-                queue.used, queue.last_given = ring.used, partial(_last_given, ring, queue.watch.nic)
+                queue.used, queue.free = ring.used, ring.free
+                queue.last_given = partial(_last_given, ring, queue.watch.nic)
                 self._rings.append(ring)
 
     # --- the switchover ----------------------------------------------------------------------------------------------
@@ -244,6 +251,7 @@ class FramesOut:
                 await asyncio.sleep(CARRY_S if loop.time() - began_s < SOON_S else CARRY_SLOWLY_S)
             else:
                 await asyncio.sleep(AGAIN_S)
+        await self._settle()
 
     async def _hand(self, batch: bytes, again: bool, last: bool) -> Mapping[str, int]:
         path = f"/v1/peer/moves/{self._move.id}/frames?again={again:d}&last={last:d}"
@@ -271,14 +279,40 @@ class FramesOut:
     # --- the VM stays ------------------------------------------------------------------------------------------------
 
     def stay(self) -> None:
-        """The VM runs on here: its frames are where they were, but one at most that QEMU has dropped."""
-        if self._staying:
-            return
+        """The VM runs on here: its frames are where they were, but for those that QEMU has taken and thrown away."""
         self._staying = True
-        with self._beside("what QEMU dropped cannot be put in"):
-            for queue in self._queues:
-                dropped = queue.dropped()
-                queue.found_back = sum(queue.watch.put(parcel) for parcel in dropped)
+        self._told.set()
+
+    async def _settle(self) -> None:
+        """Put in what is missing, as soon as it can be told, and then what has come back."""
+        unsettled = list(self._queues)
+        try:
+            for _ in range(SETTLE_TRIES):
+                with self._beside("what QEMU dropped cannot be put in"):
+                    unsettled = [queue for queue in unsettled if not self._put_missing(queue)]
+                if not unsettled:
+                    break
+                await asyncio.sleep(SETTLE_S)
+            else:
+                self._why.add("whether QEMU has dropped a frame while it stopped could not be told")
+        finally:
+            self._settled.set()
+            back, self._back = self._back, []
+            self._put_in(back)
+
+    async def settle(self) -> None:
+        """If the VM stays, wait until it has its frames, as far as can be told."""
+        if self.stays and self._queues:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(FINISH_S):
+                    await self._settled.wait()
+
+    def _put_missing(self, queue: LeavingQueue) -> bool:
+        missing = queue.missing()
+        if missing is None:
+            return False
+        queue.found_back = sum(queue.watch.put(parcel) for parcel in missing)
+        return True
 
     @property
     def stays(self) -> bool:
@@ -286,7 +320,14 @@ class FramesOut:
         return self._staying and self._stopped.is_set()
 
     def put_back(self, parcels: list[Parcel]) -> dict[str, int]:
-        """Give the guest here what came to the destination for it."""
+        """Give the guest here what came to the destination for it, at once or soon."""
+        if self._settled.is_set():
+            self._put_in(parcels)
+        else:
+            self._back += parcels
+        return {"carried": self._put_back + len(self._back)}
+
+    def _put_in(self, parcels: list[Parcel]) -> None:
         with self._beside("what came back cannot be put in"):
             for nic, queues in groupby(self._queues, key=lambda queue: queue.watch.nic):
                 of_nic = list(queues)
@@ -302,7 +343,6 @@ class FramesOut:
                         self._put_back += 1
                     else:
                         self._not_put_back += 1
-        return {"carried": self._put_back}
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
@@ -341,7 +381,7 @@ class FramesOut:
         """Watch no more."""
         for queue in self._queues:
             queue.close()
-            queue.used = queue.last_given = lambda: None
+            queue.used = queue.free = queue.last_given = lambda: None
         for ring in self._rings:
             ring.close()
         self._rings.clear()

@@ -502,6 +502,7 @@ class SourceMove:
         if not self.checked.done():
             self.checked.set_result(())
         self.story.network = self._departure.for_report()
+        await self._frames.settle()
         self.story.frames = self._frames.report()
         final = isinstance(self.state, source.Ended)
         self.report = self.story.report(outcome, reason, self.now(), await self._owner() if final else None)

@@ -23,7 +23,7 @@ def kernel(tree: Path) -> Path:
     return found[0]
 
 
-def modules(tree: Path) -> dict[str, bytes]:
+def modules(tree: Path, wanted: Sequence[str] = _WANTED) -> dict[str, bytes]:
     """Name and content of the modules to load, in that order; those that are built in are left out."""
     folder = next(iter([*tree.glob("lib/modules/*"), *tree.glob("usr/lib/modules/*")]), None)
     if folder is None:
@@ -34,7 +34,7 @@ def modules(tree: Path) -> dict[str, bytes]:
     def read(name: str) -> bytes | None:
         return _read(files[name]) if name in files else None
 
-    return load_order(_WANTED, read, built_in)
+    return load_order(wanted, read, built_in)
 
 
 def load_order(

@@ -179,15 +179,15 @@ class Tap:
                 with suppress(OSError):  # it was not taken off
                     fcntl.ioctl(queue, TUNSETQUEUE, _IFREQ_FLAGS.pack(b"", IFF_ATTACH_QUEUE))
 
-    def inject(self, frame: bytes) -> None:
-        """Send `frame` (Ethernet, without header or checksum) to the bridge as if the guest had sent it.
+    def inject(self, frame: bytes, queue: int = 0) -> None:
+        """Send `frame` (Ethernet, without header or checksum) to the bridge as if the guest had sent it by a queue.
 
-        Raises `Failed` when the kernel does not take it.
+        What comes of the same flow then goes to that queue. Raises `Failed` when the kernel does not take it.
         """
         length = self.header_bytes()
         while True:
             try:
-                taken = self._queues[0].write(bytes(length) + frame)
+                taken = self._queues[queue].write(bytes(length) + frame)
             except OSError as error:
                 reason = "it is down" if error.errno == errno.EIO else error.strerror
                 raise Failed(f"cannot send a frame through tap {self.name}: {reason}") from error

@@ -30,6 +30,9 @@ What was chosen, and why:
 - `aio=threads` works on every storage and in the sandbox; `locking=on` rather than `auto`, since the image's lock is
   the second guard against two running copies, and must not be skipped silently.
 - Which blocks the destination may touch before it runs is a migration capability (late-block-activate).
+- Who serves a NIC, QEMU or the kernel's vhost-net, is the host's affair, and a VM moves between both. What vhost-net
+  does not offer on every kernel, resetting a single queue (Linux 6.2), a NIC that it may serve does not have at all:
+  a feature that the guest has taken must be there on every host.
 """
 
 from __future__ import annotations
@@ -40,7 +43,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bascule.errors import Refused
-from bascule.vm.definition import Definition, Disk, Nic, is_versioned
+from bascule.vm.definition import Definition, Disk, is_versioned, machine_version
 
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 _MAX_SOCKET_PATH_BYTES = 107  # sun_path of a Unix socket's address, with its closing NUL
@@ -54,6 +57,7 @@ _NIC_SLOTS = range(0x18, 0x1F)
 
 TCG_MEMORY_GAP_KIB = 8
 FIRST_WITHOUT_TCG_TRAP = (9, 0)
+FIRST_WITH_QUEUE_RESET = (7, 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +105,15 @@ def build(
     paths: LaunchPaths,
     tap_fds: Sequence[Sequence[int]],
     incoming: bool,
+    vhost_fds: Sequence[Sequence[int]] | None = None,
     user_sandbox: bool = True,
     buffered_disks: Collection[str] = (),
 ) -> list[str]:
     """The arguments, QEMU's `binary` first, of a QEMU that lets nothing run (`-S`) before it is told to.
 
     `tap_fds` are the descriptors of the NICs' taps, in order, one for each queue, which QEMU inherits. With `incoming`,
-    QEMU waits for `migrate-incoming`. `buffered_disks` are the paths of disks where O_DIRECT is impossible.
+    QEMU waits for `migrate-incoming`. `vhost_fds`: as `tap_fds`, descriptors of the vhost-net that serves the queues of
+    a NIC; none where QEMU does. `buffered_disks` are the paths of disks where O_DIRECT is impossible.
 
     Raises `Refused` if this VM cannot be built so on this host, and ValueError for a machine that is no versioned
     type or a wrong number of taps or queues.
@@ -116,9 +122,13 @@ def build(
         raise ValueError(f"machine {definition.machine} of VM {definition.name} is not pinned to a version")
     if len(tap_fds) != len(definition.nics):
         raise ValueError(f"VM {definition.name} has {len(definition.nics)} NICs, but {len(tap_fds)} taps were given")
-    for nic, fds in zip(definition.nics, tap_fds, strict=True):
-        if len(fds) != nic.queues:
-            raise ValueError(f"VM {definition.name} has a NIC of {nic.queues} queues, but {len(fds)} were given")
+    served = vhost_fds or [()] * len(definition.nics)
+    for nic, fds, vhost in zip(definition.nics, tap_fds, served, strict=True):
+        if len(fds) != nic.queues or len(vhost) not in ({0, nic.queues} if nic.vhost else {0}):
+            raise ValueError(
+                f"VM {definition.name} has a NIC of {nic.queues} queues, but {len(fds)} were given, and {len(vhost)}"
+                " of vhost-net"
+            )
     if definition.cpu == "host" and accelerator != "kvm":
         raise Refused(
             f'cannot build VM {definition.name}: cpu = "host" needs KVM, and it would run with {accelerator}',
@@ -134,8 +144,8 @@ def build(
     for index, disk in enumerate(definition.disks):
         boots = index == 0 and definition.boot is None
         argv += _disk(disk, index, len(definition.disks), bus, boots=boots, direct=disk.path not in buffered_disks)
-    for index, (nic, fds) in enumerate(zip(definition.nics, tap_fds, strict=True)):
-        argv += _nic(nic, index, len(definition.nics), bus, fds)
+    for index, (fds, vhost) in enumerate(zip(tap_fds, served, strict=True)):
+        argv += _nic(definition, index, bus, fds, vhost)
     return argv + ["-S"] + (["-incoming", "defer"] if incoming else [])
 
 
@@ -169,8 +179,7 @@ def _memory_kib(definition: Definition, accelerator: str) -> int:
     A block of another length is counted page by page, which is slower and right. The machine type decides, and not the
     QEMU at hand, because both sides have to build the same machine; no QEMU before 9.0 knows the machine types of 9.0.
     """
-    version = tuple(int(part) for part in definition.machine.rsplit("-", 1)[-1].split("."))
-    trap = accelerator == "tcg" and version < FIRST_WITHOUT_TCG_TRAP
+    trap = accelerator == "tcg" and machine_version(definition.machine) < FIRST_WITHOUT_TCG_TRAP
     return definition.memory_mib * 1024 - (TCG_MEMORY_GAP_KIB if trap else 0)
 
 
@@ -227,16 +236,21 @@ def _disk(disk: Disk, index: int, count: int, bus: str, *, boots: bool, direct: 
     return ["-blockdev", json.dumps(node), "-device", device]
 
 
-def _nic(nic: Nic, index: int, count: int, bus: str, fds: Sequence[int]) -> list[str]:
+def _nic(definition: Definition, index: int, bus: str, fds: Sequence[int], vhost: Sequence[int]) -> list[str]:
+    nic = definition.nics[index]
     device = f"virtio-net-pci,id=nic{index},netdev=net{index},mac={nic.mac},romfile="
-    device += f",{_place(_NIC_SLOTS, index, count, bus)}"
-    queues = f"fd={fds[0]}"
+    device += f",{_place(_NIC_SLOTS, index, len(definition.nics), bus)}"
     if nic.queues > 1:
-        queues = f"fds={':'.join(map(str, fds))}"
         # An interrupt for each queue, one for the control queue and one for changes of the configuration.
         device += f",mq=on,vectors={2 * nic.queues + 2}"
-    # vhost=off: the agent reads the tap's queue after the stop, which a kernel thread must not empty meanwhile.
-    return ["-netdev", f"tap,id=net{index},{queues},vhost=off", "-device", device]
+    if nic.vhost and machine_version(definition.machine) >= FIRST_WITH_QUEUE_RESET:
+        device += ",queue_reset=off"
+    server = f"vhost=on,{_descriptors('vhostfd', vhost)}" if vhost else "vhost=off"
+    return ["-netdev", f"tap,id=net{index},{_descriptors('fd', fds)},{server}", "-device", device]
+
+
+def _descriptors(option: str, fds: Sequence[int]) -> str:
+    return f"{option}={fds[0]}" if len(fds) == 1 else f"{option}s={':'.join(map(str, fds))}"
 
 
 def _place(slots: range, index: int, count: int, bus: str) -> str:

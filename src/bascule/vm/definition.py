@@ -23,6 +23,17 @@ MAX_NICS = 56
 MAX_QUEUES = 16
 
 _VERSIONED_MACHINE = re.compile(r"pc-(q35|i440fx)-[a-z0-9.]+")
+# Ubuntu names its types by the release whose QEMU has them.
+_UBUNTU = {
+    "jammy": (6, 2),
+    "kinetic": (7, 0),
+    "lunar": (7, 2),
+    "mantic": (8, 0),
+    "noble": (8, 2),
+    "oracular": (9, 0),
+    "plucky": (9, 2),
+}
+_NEWEST = (1000,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +58,14 @@ class Disk:
 class Nic:
     """A network card on the host's bridge of that name. `mac` is in lower case with colons.
 
-    `queues`: pairs of queues, each for a vCPU of the guest's.
+    `queues`: pairs of queues, each for a vCPU of the guest's. `vhost`: the kernel's vhost-net serves it on hosts that
+    have that, and QEMU on others.
     """
 
     bridge: str
     mac: str
     queues: int = 1
+    vhost: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +95,13 @@ class Definition:
 def is_versioned(machine: str) -> bool:
     """Whether the type means the same machine with every QEMU: `pc-q35-7.2` and, from Ubuntu, `pc-q35-noble`."""
     return _VERSIONED_MACHINE.fullmatch(machine) is not None
+
+
+def machine_version(machine: str) -> tuple[int, ...]:
+    """The version of QEMU that a versioned type is of; one that is not known by its name is newer than all that are."""
+    version = machine.rsplit("-", 1)[-1]
+    parts = version.split(".")
+    return tuple(map(int, parts)) if all(part.isdecimal() for part in parts) else _UBUNTU.get(version, _NEWEST)
 
 
 def pin_machine(definition: Definition, aliases: Mapping[str, str]) -> Definition:

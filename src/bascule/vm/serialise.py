@@ -23,6 +23,8 @@ def _nic(nic: Nic) -> dict[str, Any]:
     fields = asdict(nic)
     if nic.queues == 1:
         del fields["queues"]
+    if not nic.vhost:
+        del fields["vhost"]
     return fields
 
 
@@ -52,7 +54,7 @@ def to_toml(definition: Definition) -> str:
     for disk in definition.disks:
         lines += _section("[[disks]]", asdict(disk))
     for nic in definition.nics:
-        lines += _section("[[nics]]", _nic(nic))
+        lines += _section("[[nics]]", _nic(nic) | {"vhost": nic.vhost})
     return "\n".join(lines) + "\n"
 
 

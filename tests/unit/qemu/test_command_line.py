@@ -53,6 +53,30 @@ def test_a_nic_of_several_queues() -> None:
     assert nic.endswith(",mq=on,vectors=8")
 
 
+def test_a_nic_that_the_kernel_serves_on_hosts_that_can() -> None:
+    """What the guest sees of it is the same with and without."""
+    nics = (Nic("br0", "52:54:00:00:00:01", vhost=True), Nic("br1", "52:54:00:00:00:02", queues=2, vhost=True))
+    definition = replace(FULL, vcpus=2, nics=nics)
+    with_it = argv(definition, tap_fds=[[10], [11, 12]], vhost_fds=[[20], [21, 22]])
+    assert options(with_it, "-netdev") == [
+        "tap,id=net0,fd=10,vhost=on,vhostfd=20",
+        "tap,id=net1,fds=11:12,vhost=on,vhostfds=21:22",
+    ]
+    without = argv(definition, tap_fds=[[10], [11, 12]], vhost_fds=[[], []])
+    assert options(without, "-netdev") == ["tap,id=net0,fd=10,vhost=off", "tap,id=net1,fds=11:12,vhost=off"]
+    assert options(with_it, "-device") == options(without, "-device")
+    cards = [device for device in options(with_it, "-device") if device.startswith("virtio-net-pci")]
+    assert all(card.endswith(",queue_reset=off") for card in cards)
+
+
+def test_queues_that_older_machines_cannot_reset_need_not_be_kept_from_it() -> None:
+    """Their QEMU may not know the property."""
+    nics = (Nic("br0", "52:54:00:00:00:01", vhost=True),)
+    for machine, told in (("pc-q35-6.2", False), ("pc-q35-jammy", False), ("pc-q35-7.2", True), ("pc-q35-noble", True)):
+        arguments = argv(replace(FULL, machine=machine, nics=nics))
+        assert any("queue_reset" in device for device in options(arguments, "-device")) is told, machine
+
+
 def test_every_argument() -> None:
     # Guest-visible arguments of an existing definition must never change: agents of two versions move VMs.
     storage = '"discard": "unmap", "cache": {"direct": true, "no-flush": false}}'
@@ -197,3 +221,5 @@ def test_refusals() -> None:
         argv(tap_fds=[])
     with pytest.raises(ValueError, match="a NIC of 1 queues, but 2 were given"):
         argv(tap_fds=[[10, 11]])
+    with pytest.raises(ValueError, match="but 1 were given, and 1 of vhost-net"):
+        argv(vhost_fds=[[20]])

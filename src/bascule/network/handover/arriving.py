@@ -7,12 +7,19 @@
     ran       QEMU has said so: until then what came directly may have to go back
 
 What the source sends again, because it was not answered, is told by its number, and not given twice either.
+
+Of a tap with several queues, only the first is in use when QEMU starts. It takes one frame of each other as well, as
+soon as it has loaded. So before the VM runs all that waits is put in again behind a decoy for each queue, which brings
+each flow into one queue as well. What QEMU has taken by then it gives to the guest first; or it throws it away, where
+the kernel's vhost-net serves the guest once it runs. Such a frame does not wait any more, and is put in again.
+
 A frame that was flooded to both hosts (broadcast, or a bridge that does not learn) came here directly as well: it is
 told by its bytes, and not given twice.
 """
 
 from __future__ import annotations
 
+import struct
 from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +35,7 @@ KEPT_FRAMES = 20_000
 KEPT_NUMBERS = 20_000
 KEPT_BYTES = 64 << 20
 _ALL = 1 << 20
+GSO_TYPE = 1  # where a virtio header tells that a frame is to be cut (linux/virtio_net.h, struct virtio_net_hdr)
 
 # QEMU reads it with the header of 10 bytes that a tap has before the guest's state is loaded, and gives it to the guest
 # as one of 12 where the driver has negotiated that: without its first two bytes it is to a group address that no bridge
@@ -35,6 +43,15 @@ _ALL = 1 << 20
 # zeros, but for a local experimental protocol (IEEE 802).
 _DECOY = bytes.fromhex("01000180c200000efe000000") + b"\x88\xb5\x88\xb5" + b"bascule".ljust(44, b"\0")
 DECOY = Parcel(0, 0, bytes(VIRTIO_HEADER_BYTES), _DECOY)
+
+# One for each queue: a flow of its own, by which the kernel chooses the queue, to the same group and from nobody, in an
+# IPv4 packet that no host takes: its time to live is over and its checksum wrong.
+_FLOW_DECOY = bytes.fromhex("0180c200000e0efe0000000108004500001c000000000011ffff7f0000017f000001")
+
+
+def flow_decoy(queue: int) -> bytes:
+    """A frame that belongs into one of several queues, once it was said by it as well."""
+    return _FLOW_DECOY + struct.pack("!HHHH", 9, 9 + queue, 8, 0).ljust(26, b"\0")
 
 
 @dataclass(slots=True)
@@ -59,13 +76,14 @@ class Tally:
 class ArrivingTap:
     """One tap of a VM that is about to arrive."""
 
-    def __init__(self, tap: Tap, nic: int) -> None:
-        """Raises `Failed` where a tap cannot be watched."""
+    def __init__(self, tap: Tap, nic: int, *, vhost: bool = False) -> None:
+        """`vhost`: the kernel's vhost-net will serve it. Raises `Failed` where a tap cannot be watched."""
         self.nic = nic
         self.tally = Tally()
         self.watch = TapWatch(tap.name, nic)
         self.drawn = False
         self.running = False
+        self._vhost = vhost
         self._tap = tap
         self._counters = TapCounters(tap.name)
         self._dropped_before = 0
@@ -118,14 +136,22 @@ class ArrivingTap:
         else:
             self._put_before(fresh)
 
-    def _put_before(self, fresh: Sequence[Parcel]) -> None:
-        """Take out what waits, and put it back in its order: once more if something came in between."""
-        not_in_yet = list(fresh)
+    def _put_before(self, fresh: Sequence[Parcel], *, at_last: bool = False) -> None:
+        """Take out what waits, and put it back in its order: once more if something came in between.
+
+        `at_last`: a tap of several queues, all of them in use, before the VM runs.
+        """
+        not_in_yet, decoys = list(fresh), at_last
         for _ in range(ORDERING_TRIES):
             waited = self.tally.waited
+            known = [*self._carried, *self._kept]
             waiting = [Parcel(self.nic, 0, *queued) for queued in self._tap.take_queued(_ALL)]
+            if decoys:
+                self._occupy_queues()
+                decoys = False
             self.look()
-            self._put(self._in_order([*waiting, *not_in_yet], fresh))
+            taken = self._no_more_there(known, waiting) if at_last and self._vhost else []
+            self._put(self._in_order([*waiting, *taken, *not_in_yet], fresh))
             not_in_yet = []
             self.look()
             if self.tally.waited == waited:
@@ -151,6 +177,25 @@ class ArrivingTap:
                 place = known.popleft()
             placed.append((place, parcel))
         return [parcel for _, parcel in sorted(placed, key=lambda pair: pair[0])]
+
+    def _occupy_queues(self) -> None:
+        """Let QEMU find a decoy in each queue that it has not read yet; in the first it had one when it started."""
+        for queue in range(1, len(self._tap.descriptors())):
+            frame = flow_decoy(queue)
+            self._tap.inject(frame, queue)
+            self.watch.put(Parcel(self.nic, 0, bytes(VIRTIO_HEADER_BYTES), frame))
+
+    def _no_more_there(self, known: Sequence[Parcel], waiting: Sequence[Parcel]) -> list[Parcel]:
+        """Those frames that should wait and do not, one a queue at most. Of one that was cut the pieces wait."""
+        there = Counter(map(identity, waiting))
+        gone = []
+        for parcel in known:
+            told = identity(parcel)
+            if there[told] > 0:
+                there[told] -= 1
+            elif not parcel.header[GSO_TYPE]:
+                gone.append(parcel)
+        return gone if len(gone) < len(self._tap.descriptors()) else []
 
     def _put(self, parcels: Sequence[Parcel]) -> None:
         for parcel in parcels:
@@ -192,8 +237,8 @@ class ArrivingTap:
         Its state is loaded, and only since then are all queues in use: what waited in the first is spread over them.
         """
         self.look()
-        if len(self._tap.descriptors()) > 1 and 0 < len(self._carried) + self.tally.waited <= MOST_REORDERED:
-            self._put_before(())
+        if len(self._tap.descriptors()) > 1 and len(self._carried) + self.tally.waited <= MOST_REORDERED:
+            self._put_before((), at_last=True)
         self.running = True
 
     def ran(self) -> None:

@@ -18,7 +18,7 @@ from itertools import count, takewhile
 from bascule.errors import Failed
 from bascule.network.handover.counters import Counts, TapCounters
 from bascule.network.handover.parcel import Parcel, identity
-from bascule.network.handover.reckoning import Reckoning, fills_one_buffer
+from bascule.network.handover.reckoning import USED_MODULUS, Reckoning, fills_one_buffer
 from bascule.network.handover.watch import TapWatch
 from bascule.network.tap import Tap
 
@@ -26,32 +26,47 @@ KEPT_FRAMES = 20_000  # more than the longest tap holds
 KEPT_BYTES = 32 << 20
 FEWEST_IN_A_FULL_TAP = 1000  # the kernel's usual length, which taps of earlier versions have
 MOST_SWALLOWED = 2
+VHOST_BATCH = 64  # so many frames vhost-net may have taken out of the tap and not given to the guest yet
 TOLD_BY_BYTES = 16  # at its end: whether two frames may be the same, before all of them is compared
 
 
-def leaving_queues(tap: Tap, mac: bytes, nic: int) -> list[LeavingQueue]:
+def leaving_queues(tap: Tap, mac: bytes, nic: int, *, vhost: bool = False) -> list[LeavingQueue]:
     """Those of one tap; what one of them puts in none takes for another's. Raises `Failed` if it cannot be watched."""
-    first = LeavingQueue(tap, mac, nic)
+    first = LeavingQueue(tap, mac, nic, vhost=vhost)
     others = range(1, len(tap.descriptors()))
-    return [first, *(LeavingQueue(tap, mac, nic, queue, first=first) for queue in others)]
+    return [first, *(LeavingQueue(tap, mac, nic, queue, first=first, vhost=vhost) for queue in others)]
 
 
 class LeavingQueue:
     """One queue of a tap of a VM that is about to leave. `begin` when its copy begins, `look` often, `stopped` at STOP.
 
-    `used` tells the used index of the guest's receive queue, `last_given` the frame that its guest has got last: None
-    where it is not known.
+    `used` tells the used index of the guest's receive queue, `free` how many empty buffers lie in it, `last_given` the
+    frame that its guest has got last: None where it is not known.
     """
 
-    def __init__(self, tap: Tap, mac: bytes, nic: int, queue: int = 0, *, first: LeavingQueue | None = None) -> None:
-        """`first`: the tap's first queue, if it is not this one. Raises `Failed` where a tap cannot be watched."""
+    def __init__(
+        self,
+        tap: Tap,
+        mac: bytes,
+        nic: int,
+        queue: int = 0,
+        *,
+        first: LeavingQueue | None = None,
+        vhost: bool = False,
+    ) -> None:
+        """`first`: the tap's first queue, if it is not this one. `vhost`: the kernel's vhost-net serves it.
+
+        Raises `Failed` where a tap cannot be watched.
+        """
         self.used: Callable[[], int | None] = lambda: None
+        self.free: Callable[[], int | None] = lambda: None
         self.last_given: Callable[[], Parcel | None] = lambda: None
         descriptors = tap.descriptors()
         self.watch: TapWatch = TapWatch(
             tap.name, nic, queue if len(descriptors) > 1 else None, mark=first.watch.mark if first else None
         )
         self.queue = queue
+        self._vhost = vhost
         self._numbers: Iterator[int] = first._numbers if first else count(1)  # of what is taken, where it has siblings
         self._has_siblings = len(descriptors) > 1
         self.reckoning = Reckoning()
@@ -71,10 +86,12 @@ class LeavingQueue:
         self._missed = 0  # by the watch, while the VM ran: the guest has got them all the same
         self._stopped_us: int | None = None
         self._at_stop: tuple[int, int | None] | None = None  # read, used
+        self._dropped_at_stop: int | None = None
         self._given: tuple[int | None, int | None] = None, None  # the last one that the guest got: as seen, as counted
         self._undelivered_from: int | None = None
         self._carried_up_to = 0
         self._swallowed = 0
+        self._calm: tuple[int, int] | None = None  # seen and used when `missing` was asked last
 
     def begin(self) -> None:
         """See all frames from now on."""
@@ -142,13 +159,14 @@ class LeavingQueue:
             self._missed = missed
         counts, used = self._counts_now(), self.used()
         self._at_stop = None if counts is None else (counts.read, used)
+        self._dropped_at_stop = None if counts is None else counts.dropped
         self._take_in()
         reckoning = self.reckoning
         after_stop = next((parcel.number for came_us, parcel in self._kept if came_us > at_us), reckoning.seen + 1)
         first, dropped = after_stop, 0
         if counts is not None:
             dropped = counts.dropped - self._counted.dropped  # since the last look: seen, and never read
-        certainly = max(0, self._emptied - MOST_SWALLOWED)  # it has got them
+        certainly = max(0, self._emptied - (VHOST_BATCH if self._vhost else MOST_SWALLOWED))  # it has got them
         if counts is not None and not self._has_siblings:
             last_read = reckoning.read_at_most_up_to(counts.read)
             if last_read is not None and counts.read - self._counted.read >= FEWEST_IN_A_FULL_TAP:
@@ -158,7 +176,7 @@ class LeavingQueue:
         counted = None if used is None else reckoning.delivered_up_to(used)
         self._given = self._number_of(self.last_given(), range(certainly, first)), counted
         told = next((given for given in self._given if given is not None and certainly <= given < first), None)
-        self.is_unsure = self._has_siblings and told is None and self._emptied < first - 1
+        self.is_unsure = self._has_siblings and told is None and (0 if self._vhost else self._emptied) < first - 1
         first = first if told is None else told + 1
         self._undelivered_from = first
         self._carried_up_to = first - 1
@@ -221,14 +239,25 @@ class LeavingQueue:
             if last is not None and self.used() == self._at_stop[1]:
                 self._swallowed = max(self._swallowed, last - self._undelivered_from + 1)
 
-    def dropped(self) -> list[Parcel]:
-        """The frame that QEMU has dropped while it stopped, if it did, for a VM that stays.
+    def missing(self) -> list[Parcel] | None:
+        """For a VM that runs on here: frames that were taken out of the tap while it stood still, and not given to it.
 
-        Of two that it took out of the tap it keeps the second. Of a single one it is not known whether it keeps it.
+        Those are the first ones after what it had got. As many are missing as have come since, less those that it has
+        got since. None: that cannot be told yet, so ask again in a few ms; before others put frames into the tap.
         """
-        if self._swallowed != MOST_SWALLOWED or self.used() is None:
+        self._take_in()
+        first, used, counts = self._undelivered_from, self.used(), self._counts_now()
+        if first is None or self._at_stop is None or self._at_stop[1] is None or used is None or counts is None:
             return []
-        return [parcel for _, parcel in self._kept if parcel.number == self._undelivered_from]
+        came = self._since(first)[::-1]
+        whole = len(came) == self.reckoning.seen - first + 1 and counts.dropped == self._dropped_at_stop
+        if not whole or not all(fills_one_buffer(parcel.frame, self._mac) for parcel in came):
+            return []
+        before, self._calm = self._calm, (self.reckoning.seen, used)
+        if before != self._calm or self._readable.poll(0) or not self.free():
+            return None
+        missing = len(came) - (used - self._at_stop[1]) % USED_MODULUS
+        return came[:missing] if 0 < missing <= MOST_SWALLOWED else []
 
     def came_here(self) -> list[Parcel]:
         """Every frame that is remembered from STOP on: the guest finds them here if it runs here after all."""
