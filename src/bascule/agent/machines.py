@@ -67,7 +67,7 @@ class RunningVm:
 
     def served_by_vhost(self) -> list[bool]:
         """For each NIC, whether the kernel serves it and not QEMU."""
-        return [self.has_vhost and nic.vhost for nic in self.definition.nics]
+        return [self.has_vhost and nic.vhost_queues > 0 for nic in self.definition.nics]
 
     def places(self) -> list[tuple[str, str]]:
         """The VM's taps that are open here, each with the MAC behind it."""
@@ -220,9 +220,7 @@ class Machines:
             fds = [tap.descriptors() for tap in taps]
             vhost = await self._open_vhost(definition)
             unused = iter(vhost)
-            vhost_fds = [
-                [each.fileno() for each in islice(unused, nic.queues if nic.vhost else 0)] for nic in definition.nics
-            ]
+            vhost_fds = [[each.fileno() for each in islice(unused, nic.vhost_queues)] for nic in definition.nics]
             argv = build(
                 definition,
                 binary=self._host.config.qemu_binary,
@@ -249,7 +247,7 @@ class Machines:
 
     async def _open_vhost(self, definition: Definition) -> list[io.FileIO]:
         """Open vhost-net for all queues that it may serve; none where this host has none, and QEMU does it."""
-        queues = sum(nic.queues for nic in definition.nics if nic.vhost)
+        queues = sum(nic.vhost_queues for nic in definition.nics)
         try:
             return await asyncio.to_thread(open_vhost, queues) if queues else []
         except Failed as error:
