@@ -85,6 +85,7 @@ class FramesOut:
         self._told = asyncio.Event()
         self._sender = FrameSender(self._hand)
         self._staying = False
+        self._runs_here = asyncio.Event()
         self._settled = asyncio.Event()
         self._back: list[Parcel] = []  # what is to be put in once it is
         self._finishing = False
@@ -156,6 +157,7 @@ class FramesOut:
                 tasks.create_task(self._hold_places(), name=f"places of {self._move.id}")
                 tasks.create_task(self._find_rings(), name=f"receive queues of {self._move.id}")
                 tasks.create_task(self._look_and_carry(), name=f"carrying of {self._move.id}")
+                tasks.create_task(self._settle(), name=f"settling of {self._move.id}")
         except Exception:  # beside the move: a fault of ours is logged, and nothing more
             self._log.exception("frames cannot be handed over")
             self._why.add("the hand-over broke off, see the log")
@@ -251,7 +253,6 @@ class FramesOut:
                 await asyncio.sleep(CARRY_S if loop.time() - began_s < SOON_S else CARRY_SLOWLY_S)
             else:
                 await asyncio.sleep(AGAIN_S)
-        await self._settle()
 
     async def _hand(self, batch: bytes, again: bool, last: bool) -> Mapping[str, int]:
         path = f"/v1/peer/moves/{self._move.id}/frames?again={again:d}&last={last:d}"
@@ -281,12 +282,13 @@ class FramesOut:
     def stay(self) -> None:
         """The VM runs on here: its frames are where they were, but for those that QEMU has taken and thrown away."""
         self._staying = True
-        self._told.set()
+        self._runs_here.set()
 
     async def _settle(self) -> None:
-        """Put in what is missing, as soon as it can be told, and then what has come back."""
-        unsettled = list(self._queues)
+        """If the VM stays, put in what is missing, as soon as it can be told, and then what has come back."""
         try:
+            await self._runs_here.wait()
+            unsettled = list(self._queues) if self._stopped.is_set() else []
             for _ in range(SETTLE_TRIES):
                 with self._beside("what QEMU dropped cannot be put in"):
                     unsettled = [queue for queue in unsettled if not self._put_missing(queue)]
@@ -301,7 +303,7 @@ class FramesOut:
             self._put_in(back)
 
     async def settle(self) -> None:
-        """If the VM stays, wait until it has its frames, as far as can be told."""
+        """If the VM stood still and stays, wait until it has its frames, as far as can be told."""
         if self.stays and self._queues:
             with suppress(TimeoutError):
                 async with asyncio.timeout(FINISH_S):

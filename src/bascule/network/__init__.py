@@ -1,6 +1,7 @@
 """The VM's network on this host, and what a client sees of it.
 
 - `tap`: a tap of our own for each NIC, silent until told; `foreign_tap`: getting it back from a running QEMU
+- `vhost`: the kernel's vhost-net, which serves a NIC in QEMU's place
 - `receive_queue`: how much of a VM's state may wait unread for its QEMU
 - `bridge`: ports, addresses and learned MACs of a bridge
 - `frames`, `announcement`: telling the network a VM's new place

@@ -22,8 +22,10 @@ from __future__ import annotations
 import struct
 from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
+from bascule.errors import Failed
 from bascule.network.handover.counters import TapCounters
 from bascule.network.handover.parcel import Parcel, identity
 from bascule.network.handover.watch import TapWatch
@@ -182,7 +184,8 @@ class ArrivingTap:
         """Let QEMU find a decoy in each queue that it has not read yet; in the first it had one when it started."""
         for queue in range(1, len(self._tap.descriptors())):
             frame = flow_decoy(queue)
-            self._tap.inject(frame, queue)
+            with suppress(Failed):  # then the kernel chooses by the flow alone, and the guest gets one more of no use
+                self._tap.inject(frame, queue)
             self.watch.put(Parcel(self.nic, 0, bytes(VIRTIO_HEADER_BYTES), frame))
 
     def _no_more_there(self, known: Sequence[Parcel], waiting: Sequence[Parcel]) -> list[Parcel]:
@@ -236,10 +239,12 @@ class ArrivingTap:
 
         Its state is loaded, and only since then are all queues in use: what waited in the first is spread over them.
         """
-        self.look()
-        if len(self._tap.descriptors()) > 1 and len(self._carried) + self.tally.waited <= MOST_REORDERED:
-            self._put_before((), at_last=True)
-        self.running = True
+        try:
+            self.look()
+            if len(self._tap.descriptors()) > 1 and len(self._carried) + self.tally.waited <= MOST_REORDERED:
+                self._put_before((), at_last=True)
+        finally:
+            self.running = True
 
     def ran(self) -> None:
         """It runs: nothing has to go back."""
