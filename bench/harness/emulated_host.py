@@ -23,6 +23,7 @@ from bascule.errors import Refused
 from bascule.lab import guest_apt, guest_kernel, guest_packages
 from bascule.lab.guest_cpio import Node, archive, character_device, file
 from bascule.lab.newer_qemu import lab_qemu
+from bascule.lab.patience import VARIABLE
 from bascule.lab.places import CACHE
 from bascule.qemu.accelerator import BOOT_DIRECTORY
 from harness.environment import ROOT
@@ -45,6 +46,7 @@ NOT_THERE = (  # large, and no host's
     *("usr/lib/modules", "usr/lib/firmware", "usr/lib/x86_64-linux-gnu/*.a", "var/lib/dpkg/info"),
 )
 RESULT_BYTES = 1 << 30
+COMMAND_LINE = "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable no_timer_check"
 
 _INIT = """#!/bin/busybox sh
 B=/bin/busybox
@@ -82,7 +84,7 @@ hostname emulated
 ip link set lo up
 stty raw -F /dev/ttyS1
 cd {clone}
-export RESULT=/result
+export RESULT=/result {patience}=10
 {command} </dev/null >/dev/ttyS1 2>&1
 echo $? >/result/.status
 tar cf /dev/vdb -C /result .
@@ -108,14 +110,10 @@ def run(command: Sequence[str], scratch: Path, *, memory_mib: int, result: Path 
         empty.truncate(RESULT_BYTES)
     log = scratch / "console.log"
     argv = [
-        *(lab_qemu(CACHE, print), "-M", "q35", "-accel", "tcg,tb-size=1024", "-cpu", CPU, "-smp", "1"),
+        *("setpriv", "--pdeathsig", "KILL", lab_qemu(CACHE, print)),
+        *("-M", "q35", "-accel", "tcg,tb-size=1024", "-cpu", CPU, "-smp", "1"),
         *("-m", str(memory_mib), "-nodefaults", "-display", "none", "-no-reboot", "-kernel", str(kernel)),
-        *(
-            "-initrd",
-            str(initrd),
-            "-append",
-            "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable no_timer_check",
-        ),
+        *("-initrd", str(initrd), "-append", COMMAND_LINE),
         *("-serial", f"file:{log}", "-serial", "stdio", "-device", "virtio-rng-pci"),
         *("-drive", f"file={image},if=virtio,format=raw,readonly=on"),
         *("-drive", f"file={disk},if=virtio,format=raw"),
@@ -132,7 +130,7 @@ def run(command: Sequence[str], scratch: Path, *, memory_mib: int, result: Path 
 
 
 def _content(tree: Path, kernel: Path, command: Sequence[str]) -> dict[str, Node]:
-    job = _JOB.format(clone=shlex.quote(str(ROOT)), command=shlex.join(command))
+    job = _JOB.format(clone=shlex.quote(str(ROOT)), command=shlex.join(command), patience=VARIABLE)
     nodes = {
         "bin/busybox": file((tree / "bin/busybox").read_bytes(), executable=True),
         "init": file(_INIT.encode(), executable=True),

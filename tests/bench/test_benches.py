@@ -35,6 +35,16 @@ def bench(name: str, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.lab
+def test_the_emulated_host_has_kvm_and_vhost_net(tmp_path: Path) -> None:
+    command = "bench/outage --help >/dev/null && ls /dev/kvm /dev/vhost-net >$RESULT/seen && exit 7"
+    options = ("--memory", "2048", "--scratch", str(tmp_path), "--result", str(tmp_path / "result"))
+    done = bench("emulated-host", *options, "--", "sh", "-c", command)
+    assert done.returncode == 7, done.stdout + done.stderr
+    assert (tmp_path / "result" / "seen").read_text().split() == ["/dev/kvm", "/dev/vhost-net"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["result"]
+
+
+@pytest.mark.lab
 @pytest.mark.parametrize("workload", ["idle", "redis", "bulk"])
 def test_the_outage_bench(tmp_path: Path, workload: str) -> None:
     done = bench(

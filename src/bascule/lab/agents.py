@@ -17,11 +17,12 @@ from bascule.errors import Failed
 from bascule.lab.names import Member, namespace, qemu_uid
 from bascule.lab.namespaces import exec_arguments
 from bascule.lab.newer_qemu import lab_qemu
+from bascule.lab.patience import patience
 from bascule.lab.places import CACHE, HostPlaces, Places
 from bascule.lab.processes import MARK, Process, send_and_wait
 from bascule.lab.unix_http import NoAnswerError, request
 
-START_DEADLINE_S = 60.0
+START_DEADLINE_S = 60.0 * patience()
 _BETWEEN_TRIES_MS = 25
 _LOG_LINES = 15
 _LOG_TAIL_BYTES = 8192

@@ -14,10 +14,11 @@ from bascule.errors import Failed
 from bascule.lab.guest_image import GuestImage, build
 from bascule.lab.guest_options import GuestOptions
 from bascule.lab.laboratory import Lab
+from bascule.lab.patience import patience
 from bascule.lab.places import CACHE
 
 READY = "bascule-guest: ready"
-READY_DEADLINE_S = 60.0
+READY_DEADLINE_S = 60.0 * patience()
 _FETCH = "import sys, urllib.request as u; sys.stdout.write(u.urlopen(sys.argv[1], timeout=5).read().decode())"
 
 

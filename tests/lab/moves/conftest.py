@@ -17,8 +17,9 @@ import pytest
 from bascule.lab.agents import log_tail
 from bascule.lab.guest_vm import GuestVm
 from bascule.lab.laboratory import Lab
+from bascule.lab.patience import patience
 
-PATIENCE_S = 60.0
+PATIENCE_S = 60.0 * patience()
 
 
 @dataclass
@@ -29,7 +30,7 @@ class Place:
     guest: GuestVm
     _started: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
-    def bascule(self, host: str, *words: str, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
+    def bascule(self, host: str, *words: str, timeout_s: float = 120 * patience()) -> subprocess.CompletedProcess[str]:
         """Type a command on a host."""
         return self.lab.run(host, ["bascule", *words], timeout_s=timeout_s)
 
