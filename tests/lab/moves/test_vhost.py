@@ -1,7 +1,4 @@
-"""The kernel's vhost-net serves a guest's NIC on hosts that have it. `bench/emulated-host` is one, on any machine.
-
-That nothing is lost then, the tests of the hand-over say: where there is vhost-net, they are served by it.
-"""
+"""The kernel's vhost-net serves a guest's NIC that asks for it, on hosts that have it, as `bench/emulated-host`."""
 
 from __future__ import annotations
 
@@ -23,8 +20,16 @@ def served_by_vhost(there: Place, host: str) -> bool:
     return has_vhost(vm["pid"])
 
 
-def test_a_nic_is_served_by_it_where_the_host_has_it(place: Callable[..., Place]) -> None:
+def with_vhost(place: Callable[..., Place]) -> Place:
     there = place()
+    there.bascule("h1", "vm", "stop", "guest", "--force")
+    there.bascule("h1", "vm", "delete", "guest")
+    there.guest.start(there.lab, "h1", "vhost = true")
+    return there
+
+
+def test_a_nic_is_served_by_it_where_the_host_has_it(place: Callable[..., Place]) -> None:
+    there = with_vhost(place)
     assert served_by_vhost(there, "h1") is HAS_IT
     there.move("h1", "h2", "--max-blackout", "2s")
     assert served_by_vhost(there, "h2") is HAS_IT
@@ -32,9 +37,6 @@ def test_a_nic_is_served_by_it_where_the_host_has_it(place: Callable[..., Place]
 
 def test_a_nic_that_may_not_be_is_served_by_qemu(place: Callable[..., Place]) -> None:
     there = place()
-    there.bascule("h1", "vm", "stop", "guest", "--force")
-    there.bascule("h1", "vm", "delete", "guest")
-    there.guest.start(there.lab, "h1", "vhost = false")
     assert not served_by_vhost(there, "h1")
     there.move("h1", "h2", "--max-blackout", "2s")
     assert not served_by_vhost(there, "h2")
@@ -43,7 +45,7 @@ def test_a_nic_that_may_not_be_is_served_by_qemu(place: Callable[..., Place]) ->
 @pytest.mark.skipif(not HAS_IT, reason=f"this kernel has no {VHOST_NET}")
 def test_a_vm_moves_to_a_host_without_and_back(place: Callable[..., Place]) -> None:
     """Its guest sees the same card, so that it loads there."""
-    there = place()
+    there = with_vhost(place)
     aside = VHOST_NET.with_name("vhost-net-aside")
     VHOST_NET.rename(aside)
     try:
