@@ -2,11 +2,10 @@
 
 Labs are built on whatever machine there is, and that may have neither. QEMU's software emulation has AMD's
 virtualization extensions, so that Debian's kernel for the lab's guest, booted in it, has both, and is a host: a lab in
-it runs its guests under KVM. All is slow, and the figures say nothing; what happens in which order, and what gets lost,
-is as on a host of its own.
+it runs its guests under KVM. All is slow, and the figures say nothing.
 
-The machine has one CPU. With two, its kernel died within minutes in three of four runs (QEMU 10.0.2), of an interrupt
-right after a guest had been left. Its root is a read-only image of the system, and all that is written stays in memory.
+The machine has one CPU. With two, its kernel died within minutes in two runs (QEMU 10.0.2), of an interrupt right after
+a guest had been left. Its root is a read-only image of the system, and all that is written stays in memory.
 """
 
 from __future__ import annotations

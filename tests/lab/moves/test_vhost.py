@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.lab.moves.conftest import Place
 
-from bascule.network.vhost import VHOST_NET, has_vhost
+from bascule.network.vhost import VHOST_NET
 
 pytestmark = pytest.mark.lab
 HAS_IT = VHOST_NET.exists()
@@ -17,7 +18,7 @@ HAS_IT = VHOST_NET.exists()
 
 def served_by_vhost(there: Place, host: str) -> bool:
     vm: dict[str, Any] = json.loads(there.bascule(host, "vm", "show", "guest", "--json").stdout)
-    return has_vhost(vm["pid"])
+    return any(entry.readlink() == VHOST_NET for entry in Path(f"/proc/{vm['pid']}/fd").iterdir())
 
 
 def with_vhost(place: Callable[..., Place]) -> Place:
