@@ -16,7 +16,7 @@ from typing import Any
 
 from bascule.errors import Refused
 from bascule.qemu.capabilities import HOST_MODELS, HostCapabilities
-from bascule.qemu.command_line import SANDBOX, LaunchPaths
+from bascule.qemu.command_line import SANDBOX, LaunchPaths, monitor
 from bascule.qemu.machine import LaunchSpec, QemuMachine
 from bascule.qemu.qmp_schema import read_schema
 from bascule.qemu.throwaway import ASKED
@@ -121,8 +121,7 @@ async def idle_machine(
     argv = (
         *(binary, "-M", "none", "-accel", accelerator, "-nodefaults", "-no-user-config", "-display", "none", "-S"),
         *("-sandbox", SANDBOX, "-pidfile", LaunchPaths(directory).pidfile),
-        *("-chardev", f"socket,id=qmp,path={LaunchPaths(directory).qmp},server=on,wait=off"),
-        *("-mon", "chardev=qmp,mode=control"),
+        *monitor(LaunchPaths(directory).qmp),
     )
     machine = await QemuMachine.launch(LaunchSpec(argv, directory, user))
     try:

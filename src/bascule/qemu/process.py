@@ -25,6 +25,7 @@ from bascule.qemu.command_line import LaunchPaths
 from bascule.qemu.process_record import ProcessRecord, boot_id, start_ticks
 from bascule.qemu.user import QemuUser
 
+_AT_EVERY_START = "QEMU waiting for connection on"  # its monitor's first client, see `command_line.monitor`
 _LOG_TAIL_BYTES = 8192
 _DEATH_DEADLINE_S = 10.0
 
@@ -213,7 +214,7 @@ class QemuProcess:
 
 
 def read_log(directory: str) -> str:
-    """The end of the log in QEMU's `directory`, empty when there is none.
+    """The end of the log in QEMU's `directory`, empty when there is none, without what it says at every start.
 
     QEMU's user can write there, so a planted link or pipe must neither be followed nor block us.
     """
@@ -226,7 +227,8 @@ def read_log(directory: str) -> str:
         if not stat.S_ISREG(status.st_mode):
             return ""
         log.seek(max(0, status.st_size - _LOG_TAIL_BYTES))
-        return log.read(_LOG_TAIL_BYTES).decode(errors="replace").strip()
+        lines = log.read(_LOG_TAIL_BYTES).decode(errors="replace").splitlines()
+        return "\n".join(line for line in lines if _AT_EVERY_START not in line).strip()
 
 
 def _open_log(directory: str, user: QemuUser | None) -> BinaryIO:

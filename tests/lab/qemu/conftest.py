@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from bascule.qemu.capability_probe import CapabilityProbe
-from bascule.qemu.command_line import SANDBOX, LaunchPaths
+from bascule.qemu.command_line import SANDBOX, LaunchPaths, monitor
 from bascule.qemu.machine import LaunchSpec, QemuMachine
 from bascule.qemu.migration_control import MigrationControl, MigrationParameters, tcp_uri
 from bascule.qemu.process import QemuProcess
@@ -54,8 +54,7 @@ class Bench:
             *(BINARY, "-M", "pc", "-accel", "tcg", "-cpu", "qemu64", "-m", str(memory_mib), "-nodefaults"),
             *("-no-user-config", "-display", "none", "-S", "-sandbox", SANDBOX, "-msg", "timestamp=on"),
             *("-pidfile", paths.pidfile),
-            *("-chardev", f"socket,id=qmp,path={paths.qmp},server=on,wait=off"),
-            *("-mon", "chardev=qmp,mode=control"),
+            *monitor(paths.qmp),
             *(("-incoming", "defer") if incoming else ()),
             *(("-kernel", str(kernel)) if kernel else ()),
             *extra,
@@ -64,8 +63,12 @@ class Bench:
 
     async def launch(self, name: str, **options: Any) -> QemuMachine:
         machine = await QemuMachine.launch(self.spec(name, **options))
-        self._started.append(machine)
+        self.keep(machine)
         return machine
+
+    def keep(self, machine: QemuMachine) -> None:
+        """End it after the test."""
+        self._started.append(machine)
 
     async def launch_busy(self, name: str, **options: Any) -> QemuMachine:
         """A running guest that rewrites `dirtied_bytes` for ever."""

@@ -3,12 +3,14 @@
 import asyncio
 import os
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bascule.errors import Failed, Refused
-from bascule.qemu.process import ExitStatus, QemuExited
+from bascule.qemu.machine import QemuMachine
+from bascule.qemu.process import ExitStatus, QemuExited, QemuProcess
 from bascule.qemu.qmp import QmpDisconnected, QmpError, QmpEvent, QmpTimeout
 
 pytestmark = pytest.mark.lab
@@ -22,6 +24,22 @@ async def test_nothing_runs_before_it_is_let(bench: Any) -> None:
     await machine.stop_vcpus()
     assert await machine.status() == "paused"
     assert await bench.counter(machine) == await bench.counter(machine)
+
+
+async def test_qemu_waits_at_its_monitor_for_the_first_client(bench: Any) -> None:
+    spec = bench.spec("one")
+    process = QemuProcess.start(spec.argv, directory=spec.directory, user=spec.user)
+    machine = QemuMachine(process)
+    bench.keep(machine)
+
+    async def waits() -> bool:
+        said = await asyncio.to_thread(Path(spec.directory, "qemu.log").read_text)
+        return "waiting for connection" in said
+
+    await bench.until(waits, "QEMU waits")
+    await machine.reconnect()
+    assert await machine.status() == "prelaunch"
+    assert machine.process.stderr_tail() == "", "what it says at every start tells nobody anything"
 
 
 async def test_concurrent_commands_each_get_their_own_answer(bench: Any) -> None:

@@ -94,7 +94,7 @@ def test_every_argument() -> None:
         *("-rtc", "base=utc"),
         *("-global", "ICH9-LPC.disable_s3=1", "-global", "ICH9-LPC.disable_s4=1"),
         *("-boot", "strict=on", "-kernel", "/k", "-initrd", "/i", "-append", "console=ttyS0 a,b"),
-        *("-chardev", "socket,id=qmp,path=/run/bascule/web/qmp.sock,server=on,wait=off"),
+        *("-chardev", "socket,id=qmp,path=/run/bascule/web/qmp.sock,server=on,wait=on"),
         *("-mon", "chardev=qmp,mode=control"),
         "-chardev",
         "socket,id=serial0,path=/run/bascule/web/serial.sock,server=on,wait=off,"

@@ -110,6 +110,8 @@ def test_a_log_is_read_from_its_end_and_never_through_traps(tmp_path: Path) -> N
     log.write_text("x" * 100_000 + "\nlast line\n")
     assert read_log(str(tmp_path)).endswith("x\nlast line")
     assert len(read_log(str(tmp_path))) < 10_000
+    log.write_text("info: QEMU waiting for connection on: disconnected:unix:/qmp.sock,server=on\n")
+    assert read_log(str(tmp_path)) == ""
     secret = tmp_path / "secret"
     secret.write_text("secret")
     log.unlink()
