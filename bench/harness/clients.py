@@ -11,6 +11,7 @@ import subprocess
 import sys
 from array import array
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,17 @@ from bascule.errors import Failed
 from bascule.lab.guest_vm import GuestVm
 from bascule.lab.laboratory import Lab
 from bascule.lab.names import namespace
-from bascule.network.outage import Outage, outage_between
+from bascule.lab.patience import patience
+from bascule.network.outage import ANSWER_TIMEOUT_S, Outage, outage_between
 from bascule.network.probe.session import ProbeSession
 from harness.programs import NATIVE_ECHO_PORT, REDIS_PORT
 from harness.workloads import Workload
 
 ECHO_PORT = 7
-TCP_HZ = 100.0
+TCP_HZ = 100.0  # or as the probe, if that asks less often
+CONNECT_S = 10.0 * patience()
+# A slow machine's guest is late, which is not lost: at 200 Hz an emulated host's had 12 MB of questions in its socket.
+LAST_ANSWERS_S = ANSWER_TIMEOUT_S * patience() ** 2
 BEFORE_NS = 300_000_000  # of a window's margins
 AFTER_NS = 1_500_000_000
 LOAD_START_S = 60.0
@@ -80,10 +85,15 @@ class Clients:
         self._address = guest.address
         udp = f"{guest.address}:{NATIVE_ECHO_PORT}" if workload.native_echo else echo
         target = {"udp": udp} if workload.probe == "udp" else {"icmp": guest.address}
-        self._probe = ProbeSession.start(folder / "echo.probe", namespace=client, hz=workload.hz, **target)
-        self._tcp = ProbeSession.start(folder / "tcp.probe", namespace=client, tcp=echo, hz=TCP_HZ)
-        is_bulk = workload.load == "bulk"
-        self._bulk = ProbeSession.start(folder / "bulk.probe", namespace=client, bulk=echo) if is_bulk else None
+        start = partial(
+            ProbeSession.start,
+            namespace=client,
+            answer_timeout_s=LAST_ANSWERS_S,
+            connect_timeout_s=CONNECT_S,
+        )
+        self._probe = start(folder / "echo.probe", hz=workload.hz, **target)
+        self._tcp = start(folder / "tcp.probe", tcp=echo, hz=min(TCP_HZ, workload.hz))
+        self._bulk = start(folder / "bulk.probe", bulk=echo) if workload.load == "bulk" else None
         self._sessions = [session for session in (self._probe, self._tcp, self._bulk) if session is not None]
         self._before: dict[str, int] = {}
         self.tcp_counters: dict[str, int] = {}
@@ -139,9 +149,10 @@ class Clients:
         """Return what was felt in the window of a move. After `finish`."""
         window = begin_ns - BEFORE_NS, end_ns + AFTER_NS
         bulk = self.bulk(begin_ns, end_ns, begin_ns)
+        account = partial(outage_between, answer_timeout_s=LAST_ANSWERS_S, max_samples=3)
         return Felt(
-            outage_between(self._probe.samples(self._workload.probe), *window, max_samples=3),
-            outage_between(self._tcp.samples("tcp"), *window, max_samples=3),
+            account(self._probe.samples(self._workload.probe), *window),
+            account(self._tcp.samples("tcp"), *window),
             bulk.longest_silence_ms if bulk is not None else self._stall_ms(*window),
             bulk,
         )
@@ -161,7 +172,8 @@ class Clients:
     def whole(self) -> Outage:
         """Account for everything that the probe sent."""
         samples = self._probe.samples(self._workload.probe)
-        return outage_between(samples, samples.sent_at_ns[0], samples.stopped_at_ns or samples.recorded_until_ns)
+        window = samples.sent_at_ns[0], samples.stopped_at_ns or samples.recorded_until_ns
+        return outage_between(samples, *window, answer_timeout_s=LAST_ANSWERS_S)
 
     def connection(self) -> Any:
         """What became of the TCP probe's connection."""

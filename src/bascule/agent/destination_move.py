@@ -251,9 +251,8 @@ class DestinationMove:
         self._incoming = incoming
         self.learn_addresses(self._addresses)
         if self.move.mode is Mode.LIVE:
-            self._frames = FramesIn(
-                self._host, self.move, self.record.peer, incoming.taps, incoming.places(), adopted=adopted
-            )
+            taps = list(zip(incoming.taps, incoming.served_by_vhost(), strict=False))
+            self._frames = FramesIn(self._host, self.move, self.record.peer, taps, incoming.places(), adopted=adopted)
             self._host.moves.frames.expect(self.move.id, self._frames)
         self._control = MigrationControl(incoming.machine, self._host.features)
         self._copy = IncomingCopy(

@@ -44,14 +44,18 @@ def occupy(taps: Sequence[Tap]) -> None:
 
 
 class FramesIn:
-    """The frames of one VM that arrives. `places`: its taps and MACs; `adopted`: an earlier agent started its QEMU."""
+    """The frames of one VM that arrives.
+
+    `taps`: each with whether the kernel's vhost-net serves it; `places`: the taps' names, each with the MAC behind it;
+    `adopted`: an earlier agent started its QEMU.
+    """
 
     def __init__(
         self,
         host: Host,
         move: Move,
         peer: str,
-        taps: Sequence[Tap],
+        taps: Sequence[tuple[Tap, bool]],
         places: Sequence[tuple[str, str]] = (),
         *,
         adopted: bool = False,
@@ -70,8 +74,8 @@ class FramesIn:
         self._final = Tally()
         self._log = structlog.get_logger().bind(move=move.id, vm=move.vm)
         with self._beside():
-            for number, tap in enumerate(taps):
-                self._taps.append(ArrivingTap(tap, number))
+            for number, (tap, vhost) in enumerate(taps):
+                self._taps.append(ArrivingTap(tap, number, vhost=vhost))
 
     def draw(self, parcels: Sequence[Parcel] = ()) -> None:
         """The source has stopped: forget the broadcasts that were gathered, and put its frames in.

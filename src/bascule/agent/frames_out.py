@@ -108,9 +108,10 @@ class FramesOut:
         self._prepared_s = asyncio.get_running_loop().time()
         nics = self._vm.definition.nics
         with self._beside("the taps cannot be watched"):
-            for number, (tap, nic) in enumerate(zip(self._vm.taps, nics, strict=False)):
+            served = self._vm.served_by_vhost()
+            for number, (tap, nic, vhost) in enumerate(zip(self._vm.taps, nics, served, strict=False)):
                 if not tap.closed:
-                    self._queues += leaving_queues(tap, mac_bytes(nic.mac), number)
+                    self._queues += leaving_queues(tap, mac_bytes(nic.mac), number, vhost=vhost)
             self._reads = [queue.reads() for queue in self._queues]
 
     def queue_frames(self) -> int:

@@ -28,7 +28,7 @@ from bascule.journal.records import Accelerator, VmRecord
 from bascule.network.announcement import announce_again
 from bascule.network.handover.place import let_place_go, set_places
 from bascule.network.tap import DEFAULT_QUEUE_FRAMES, Tap, open_taps, tap_name
-from bascule.network.vhost import open_vhost
+from bascule.network.vhost import has_vhost, open_vhost
 from bascule.qemu.command_line import LaunchPaths, build
 from bascule.qemu.machine import LaunchSpec, QemuMachine
 from bascule.qemu.process import QemuExited, QemuProcess
@@ -46,6 +46,7 @@ class RunningVm:
     accelerator: Accelerator
     machine: QemuMachine
     taps: list[Tap] = field(default_factory=list)
+    has_vhost: bool = False  # the kernel's vhost-net serves its NICs, those that it may
     watch: asyncio.Task[None] | None = None
     keeping: asyncio.Task[None] | None = None
     announcing: asyncio.Task[None] | None = None
@@ -63,6 +64,10 @@ class RunningVm:
     def definition_dict(self) -> dict[str, Any]:
         """The definition as JSON."""
         return to_dict(self.definition)
+
+    def served_by_vhost(self) -> list[bool]:
+        """For each NIC, whether the kernel serves it and not QEMU."""
+        return [self.has_vhost and nic.vhost for nic in self.definition.nics]
 
     def places(self) -> list[tuple[str, str]]:
         """The VM's taps that are open here, each with the MAC behind it."""
@@ -215,7 +220,9 @@ class Machines:
             fds = [tap.descriptors() for tap in taps]
             vhost = await self._open_vhost(definition)
             unused = iter(vhost)
-            vhost_fds = [[each.fileno() for each in islice(unused, nic.vhost_queues)] for nic in definition.nics]
+            vhost_fds = [
+                [each.fileno() for each in islice(unused, nic.queues if nic.vhost else 0)] for nic in definition.nics
+            ]
             argv = build(
                 definition,
                 binary=self._host.config.qemu_binary,
@@ -235,14 +242,14 @@ class Machines:
         finally:
             for each in vhost:
                 each.close()
-        vm = RunningVm(definition, accelerator, machine, taps)
+        vm = RunningVm(definition, accelerator, machine, taps, bool(vhost))
         vm.learn_addresses()
         vm.keep_session()
         return vm
 
     async def _open_vhost(self, definition: Definition) -> list[io.FileIO]:
         """Open vhost-net for all queues that it may serve; none where this host has none, and QEMU does it."""
-        queues = sum(nic.vhost_queues for nic in definition.nics)
+        queues = sum(nic.queues for nic in definition.nics if nic.vhost)
         try:
             return await asyncio.to_thread(open_vhost, queues) if queues else []
         except Failed as error:
@@ -328,7 +335,7 @@ class Machines:
         """Take over one QEMU that an earlier agent started, with its taps."""
         record = ProcessRecord.from_dict(process)
         machine = await QemuMachine.adopt(record)
-        vm = RunningVm(from_dict(definition), accelerator, machine)
+        vm = RunningVm(from_dict(definition), accelerator, machine, has_vhost=has_vhost(record.pid))
         vm.keep_session()
         for number, _nic in enumerate(vm.definition.nics):
             name = tap_name(vm.uuid, number)

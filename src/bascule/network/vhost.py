@@ -6,6 +6,7 @@ The agent opens the device, once for each queue, and passes the descriptors to Q
 from __future__ import annotations
 
 import io
+from contextlib import suppress
 from pathlib import Path
 
 from bascule.errors import Failed
@@ -26,3 +27,13 @@ def open_vhost(queues: int) -> list[io.FileIO]:
             each.close()
         raise Failed(f"vhost-net is not to be had: {VHOST_NET}: {error.strerror}", "modprobe vhost_net") from error
     return opened
+
+
+def has_vhost(pid: int) -> bool:
+    """Whether process `pid` has vhost-net open. False where the process is gone or may not be looked at."""
+    with suppress(OSError):
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):  # closed meanwhile
+                if entry.readlink() == VHOST_NET:
+                    return True
+    return False

@@ -67,11 +67,6 @@ class Nic:
     queues: int = 1
     vhost: bool = False
 
-    @property
-    def vhost_queues(self) -> int:
-        """How many of its queues vhost-net may serve: of a card with several none, see docs/handover.md."""
-        return self.queues if self.vhost and self.queues == 1 else 0
-
 
 @dataclass(frozen=True, slots=True)
 class Definition:

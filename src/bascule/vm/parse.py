@@ -37,7 +37,8 @@ def parse(text: str, origin: str, new_uuid: str) -> Definition:
 
 
 def read(values: Mapping[str, object], origin: str, new_uuid: str | None, memory_key: str = "memory") -> Definition:
-    """Check `values` and build the definition. With `new_uuid` None, the UUID must be among them.
+    """Check `values` and build the definition. With `new_uuid` None it is one that was built before: its UUID must be
+    among them, and what it does not say is as it was before there was a key for it.
 
     Raises `Refused` with one finding for every mistake.
     """
@@ -64,7 +65,7 @@ def read(values: Mapping[str, object], origin: str, new_uuid: str | None, memory
         top.mistake("boot", "there is nothing to boot from", "add a [boot] table with a kernel, or a [[disks]] table")
     boot = _boot(boot_table, top) if boot_table else None
     disks = _disks(disk_tables, top)
-    nics = _nics(nic_tables, top, uuid, vcpus)
+    nics = _nics(nic_tables, top, uuid, vcpus, vhost_unsaid=new_uuid is not None)
     if findings:
         raise Refused.from_findings(f"read the VM definition {origin}", findings)
     return Definition(
@@ -93,14 +94,14 @@ def _disks(tables: list[Table], top: Table) -> tuple[Disk, ...]:
     return tuple(disks)
 
 
-def _nics(tables: list[Table], top: Table, uuid: str, vcpus: int) -> tuple[Nic, ...]:
+def _nics(tables: list[Table], top: Table, uuid: str, vcpus: int, *, vhost_unsaid: bool) -> tuple[Nic, ...]:
     given: list[tuple[str, str, int, bool]] = []
     seen: dict[str, str] = {}
     for table in tables:
         bridge = table.require("bridge", rules.BRIDGE, "")
         mac = table.take("mac", rules.MAC, "")
         queues = table.take("queues", rules.QUEUES, 1)
-        vhost = table.take("vhost", rules.FLAG, False)
+        vhost = table.take("vhost", rules.FLAG, vhost_unsaid)
         table.finish(elsewhere=top.known)
         _refuse_twice(table, "mac", mac, seen)
         if queues > vcpus:

@@ -54,7 +54,7 @@ def to_toml(definition: Definition) -> str:
     for disk in definition.disks:
         lines += _section("[[disks]]", asdict(disk))
     for nic in definition.nics:
-        lines += _section("[[nics]]", _nic(nic))
+        lines += _section("[[nics]]", _nic(nic) | {"vhost": nic.vhost})
     return "\n".join(lines) + "\n"
 
 

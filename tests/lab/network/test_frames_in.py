@@ -31,7 +31,7 @@ class Destination:
         self.tap = net.tap(net.b, "bscdst")
         move = SimpleNamespace(id="m1", vm="guest")
         places = [(self.tap.name, GUEST)]
-        self.frames = net.b.run(FramesIn, None, move, "nowhere", [self.tap], places, adopted=adopted)
+        self.frames = net.b.run(FramesIn, None, move, "nowhere", [(self.tap, False)], places, adopted=adopted)
 
     def guest_gets(self) -> list[int]:
         return [struct.unpack_from("!I", queued.frame, 14)[0] for queued in self.tap.take_queued()]

@@ -10,7 +10,8 @@ What the source sends again, because it was not answered, is told by its number,
 
 Of a tap with several queues, only the first is in use when QEMU starts. It takes one frame of each other as well, as
 soon as it has loaded. So before the VM runs all that waits is put in again behind a decoy for each queue, which brings
-each flow into one queue as well. What QEMU has taken by then it gives to the guest first.
+each flow into one queue as well. What QEMU has taken by then it gives to the guest first; or it throws it away, where
+the kernel's vhost-net serves the guest once it runs. Such a frame does not wait any more, and is put in again.
 
 A frame that was flooded to both hosts (broadcast, or a bridge that does not learn) came here directly as well: it is
 told by its bytes, and not given twice.
@@ -36,6 +37,7 @@ KEPT_FRAMES = 20_000
 KEPT_NUMBERS = 20_000
 KEPT_BYTES = 64 << 20
 _ALL = 1 << 20
+GSO_TYPE = 1  # where a virtio header tells that a frame is to be cut (linux/virtio_net.h, struct virtio_net_hdr)
 
 # QEMU reads it with the header of 10 bytes that a tap has before the guest's state is loaded, and gives it to the guest
 # as one of 12 where the driver has negotiated that: without its first two bytes it is to a group address that no bridge
@@ -76,13 +78,14 @@ class Tally:
 class ArrivingTap:
     """One tap of a VM that is about to arrive."""
 
-    def __init__(self, tap: Tap, nic: int) -> None:
-        """Raises `Failed` where a tap cannot be watched."""
+    def __init__(self, tap: Tap, nic: int, *, vhost: bool = False) -> None:
+        """`vhost`: the kernel's vhost-net will serve it. Raises `Failed` where a tap cannot be watched."""
         self.nic = nic
         self.tally = Tally()
         self.watch = TapWatch(tap.name, nic)
         self.drawn = False
         self.running = False
+        self._vhost = vhost
         self._tap = tap
         self._counters = TapCounters(tap.name)
         self._dropped_before = 0
@@ -143,12 +146,14 @@ class ArrivingTap:
         not_in_yet, decoys = list(fresh), at_last
         for _ in range(ORDERING_TRIES):
             waited = self.tally.waited
+            known = [*self._carried, *self._kept]
             waiting = [Parcel(self.nic, 0, *queued) for queued in self._tap.take_queued(_ALL)]
             if decoys:
                 self._occupy_queues()
                 decoys = False
             self.look()
-            self._put(self._in_order([*waiting, *not_in_yet], fresh))
+            taken = self._no_more_there(known, waiting) if at_last and self._vhost else []
+            self._put(self._in_order([*waiting, *taken, *not_in_yet], fresh))
             not_in_yet = []
             self.look()
             if self.tally.waited == waited:
@@ -182,6 +187,18 @@ class ArrivingTap:
             with suppress(Failed):  # then the kernel chooses by the flow alone, and the guest gets one more of no use
                 self._tap.inject(frame, queue)
             self.watch.put(Parcel(self.nic, 0, bytes(VIRTIO_HEADER_BYTES), frame))
+
+    def _no_more_there(self, known: Sequence[Parcel], waiting: Sequence[Parcel]) -> list[Parcel]:
+        """Those frames that should wait and do not, one a queue at most. Of one that was cut the pieces wait."""
+        there = Counter(map(identity, waiting))
+        gone = []
+        for parcel in known:
+            told = identity(parcel)
+            if there[told] > 0:
+                there[told] -= 1
+            elif not parcel.header[GSO_TYPE]:
+                gone.append(parcel)
+        return gone if len(gone) < len(self._tap.descriptors()) else []
 
     def _put(self, parcels: Sequence[Parcel]) -> None:
         for parcel in parcels:

@@ -26,14 +26,15 @@ KEPT_FRAMES = 20_000  # more than the longest tap holds
 KEPT_BYTES = 32 << 20
 FEWEST_IN_A_FULL_TAP = 1000  # the kernel's usual length, which taps of earlier versions have
 MOST_SWALLOWED = 2
+VHOST_BATCH = 64  # so many frames vhost-net may have taken out of the tap and not given to the guest yet
 TOLD_BY_BYTES = 16  # at its end: whether two frames may be the same, before all of them is compared
 
 
-def leaving_queues(tap: Tap, mac: bytes, nic: int) -> list[LeavingQueue]:
+def leaving_queues(tap: Tap, mac: bytes, nic: int, *, vhost: bool = False) -> list[LeavingQueue]:
     """Those of one tap; what one of them puts in none takes for another's. Raises `Failed` if it cannot be watched."""
-    first = LeavingQueue(tap, mac, nic)
+    first = LeavingQueue(tap, mac, nic, vhost=vhost)
     others = range(1, len(tap.descriptors()))
-    return [first, *(LeavingQueue(tap, mac, nic, queue, first=first) for queue in others)]
+    return [first, *(LeavingQueue(tap, mac, nic, queue, first=first, vhost=vhost) for queue in others)]
 
 
 class LeavingQueue:
@@ -51,8 +52,12 @@ class LeavingQueue:
         queue: int = 0,
         *,
         first: LeavingQueue | None = None,
+        vhost: bool = False,
     ) -> None:
-        """`first`: the tap's first queue, if it is not this one. Raises `Failed` where a tap cannot be watched."""
+        """`first`: the tap's first queue, if it is not this one. `vhost`: the kernel's vhost-net serves it.
+
+        Raises `Failed` where a tap cannot be watched.
+        """
         self.used: Callable[[], int | None] = lambda: None
         self.free: Callable[[], int | None] = lambda: None
         self.last_given: Callable[[], Parcel | None] = lambda: None
@@ -61,6 +66,7 @@ class LeavingQueue:
             tap.name, nic, queue if len(descriptors) > 1 else None, mark=first.watch.mark if first else None
         )
         self.queue = queue
+        self._vhost = vhost
         self._numbers: Iterator[int] = first._numbers if first else count(1)  # of what is taken, where it has siblings
         self._has_siblings = len(descriptors) > 1
         self.reckoning = Reckoning()
@@ -160,7 +166,7 @@ class LeavingQueue:
         first, dropped = after_stop, 0
         if counts is not None:
             dropped = counts.dropped - self._counted.dropped  # since the last look: seen, and never read
-        certainly = max(0, self._emptied - MOST_SWALLOWED)  # it has got them
+        certainly = max(0, self._emptied - (VHOST_BATCH if self._vhost else MOST_SWALLOWED))  # it has got them
         if counts is not None and not self._has_siblings:
             last_read = reckoning.read_at_most_up_to(counts.read)
             if last_read is not None and counts.read - self._counted.read >= FEWEST_IN_A_FULL_TAP:
@@ -170,7 +176,7 @@ class LeavingQueue:
         counted = None if used is None else reckoning.delivered_up_to(used)
         self._given = self._number_of(self.last_given(), range(certainly, first)), counted
         told = next((given for given in self._given if given is not None and certainly <= given < first), None)
-        self.is_unsure = self._has_siblings and told is None and self._emptied < first - 1
+        self.is_unsure = self._has_siblings and told is None and (0 if self._vhost else self._emptied) < first - 1
         first = first if told is None else told + 1
         self._undelivered_from = first
         self._carried_up_to = first - 1
