@@ -42,6 +42,7 @@ from bascule.network.handover.parcel import Parcel, identity
 from bascule.network.handover.place import HELD_S, hold_place, let_place_go, set_places
 from bascule.network.tap import DEFAULT_QUEUE_FRAMES, LONGEST_QUEUE_FRAMES, VIRTIO_HEADER_BYTES
 from bascule.qemu.receive_ring import HEADER_BYTES, ReceiveRing
+from bascule.qemu.rx_filter import rx_filters
 
 LOOK_S = 0.01
 WARM_UP_S = 0.25  # a guest that has just arrived is slow at first
@@ -289,18 +290,31 @@ class FramesOut:
         try:
             await self._runs_here.wait()
             unsettled = list(self._queues) if self._stopped.is_set() else []
+            if unsettled:
+                await self._learn_filters()
             for _ in range(SETTLE_TRIES):
                 with self._beside("what QEMU dropped cannot be put in"):
                     unsettled = [queue for queue in unsettled if not self._put_missing(queue)]
                 if not unsettled:
                     break
                 await asyncio.sleep(SETTLE_S)
-            else:
+            if unsettled or any(queue.is_untold for queue in self._queues):
                 self._why.add("whether QEMU has dropped a frame while it stopped could not be told")
         finally:
             self._settled.set()
             back, self._back = self._back, []
             self._put_in(back)
+
+    async def _learn_filters(self) -> None:
+        """Learn which frames the guest's cards turn away; vhost-net knows no filter."""
+        served = self._vm.served_by_vhost()
+        filters = await rx_filters(self._vm.machine)
+        for queue in self._queues:
+            nic = queue.watch.nic
+            if served[nic]:
+                queue.passes = lambda _frame: True
+            elif nic in filters:
+                queue.passes = filters[nic].passes
 
     async def settle(self) -> None:
         """If the VM stood still and stays, wait until it has its frames, as far as can be told."""

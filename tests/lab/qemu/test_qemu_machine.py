@@ -12,6 +12,7 @@ from bascule.errors import Failed, Refused
 from bascule.qemu.machine import QemuMachine
 from bascule.qemu.process import ExitStatus, QemuExited, QemuProcess
 from bascule.qemu.qmp import QmpDisconnected, QmpError, QmpEvent, QmpTimeout
+from bascule.qemu.rx_filter import rx_filters
 
 pytestmark = pytest.mark.lab
 
@@ -172,3 +173,18 @@ async def test_sigterm_ends_it_without_the_guest(bench: Any) -> None:
     machine = await bench.launch_busy("one")
     os.kill(machine.record.pid, signal.SIGTERM)
     assert await asyncio.wait_for(machine.exited(), 10) == ExitStatus(code=0)
+
+
+async def test_the_filter_of_a_card_is_told_by_its_number(bench: Any) -> None:
+    card = ("-device", "virtio-net-pci,id=nic1,mac=52:54:00:12:34:56,romfile=")
+    machine = await bench.launch("one", extra=("-device", "virtio-net-pci,id=other,romfile=", *card))
+    filters = await rx_filters(machine)
+    assert set(filters) == {1}
+    assert filters[1].promiscuous, "no driver has asked for less"
+    assert bytes.fromhex("525400123456") in (filters[1].unicast or ())
+
+
+async def test_a_qemu_that_does_not_answer_tells_no_filter(bench: Any) -> None:
+    machine = await bench.launch("one")
+    await machine.kill()
+    assert await rx_filters(machine) == {}

@@ -18,7 +18,7 @@ from itertools import count, takewhile
 from bascule.errors import Failed
 from bascule.network.handover.counters import Counts, TapCounters
 from bascule.network.handover.parcel import Parcel, identity
-from bascule.network.handover.reckoning import USED_MODULUS, Reckoning, fills_one_buffer
+from bascule.network.handover.reckoning import ONE_BUFFER_BYTES, USED_MODULUS, Reckoning, fills_one_buffer
 from bascule.network.handover.watch import TapWatch
 from bascule.network.tap import Tap
 
@@ -26,6 +26,7 @@ KEPT_FRAMES = 20_000  # more than the longest tap holds
 KEPT_BYTES = 32 << 20
 FEWEST_IN_A_FULL_TAP = 1000  # the kernel's usual length, which taps of earlier versions have
 MOST_SWALLOWED = 2
+LOOKS_FOR_MISSING = 4
 VHOST_BATCH = 64  # so many frames vhost-net may have taken out of the tap and not given to the guest yet
 TOLD_BY_BYTES = 16  # at its end: whether two frames may be the same, before all of them is compared
 
@@ -41,7 +42,8 @@ class LeavingQueue:
     """One queue of a tap of a VM that is about to leave. `begin` when its copy begins, `look` often, `stopped` at STOP.
 
     `used` tells the used index of the guest's receive queue, `free` how many empty buffers lie in it, `last_given` the
-    frame that its guest has got last: None where it is not known.
+    frame that its guest has got last, `passes` whether a frame passes the filter that its driver has set: None where it
+    is not known.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class LeavingQueue:
         self.used: Callable[[], int | None] = lambda: None
         self.free: Callable[[], int | None] = lambda: None
         self.last_given: Callable[[], Parcel | None] = lambda: None
+        self.passes: Callable[[bytes], bool | None] = lambda _frame: None
         descriptors = tap.descriptors()
         self.watch: TapWatch = TapWatch(
             tap.name, nic, queue if len(descriptors) > 1 else None, mark=first.watch.mark if first else None
@@ -72,6 +75,7 @@ class LeavingQueue:
         self.reckoning = Reckoning()
         self.found_back = 0
         self.overflowed = 0  # frames that found the tap full while the VM ran: the guest has not got them
+        self.is_untold = False  # whether a VM that stays lacks a frame
         self.is_unsure = False  # what waited here at STOP may not be carried, and how much that is, is not known
         self.passed_over = 0  # frames for which there was no room before they were carried
         self._mac = mac
@@ -91,7 +95,8 @@ class LeavingQueue:
         self._undelivered_from: int | None = None
         self._carried_up_to = 0
         self._swallowed = 0
-        self._calm: tuple[int, int] | None = None  # seen and used when `missing` was asked last
+        self._used_before: int | None = None  # the used index when the guest had got all that came before those
+        self._fewest_missing: list[int] = []  # at each look of `missing`
 
     def begin(self) -> None:
         """See all frames from now on."""
@@ -180,6 +185,9 @@ class LeavingQueue:
         first = first if told is None else told + 1
         self._undelivered_from = first
         self._carried_up_to = first - 1
+        # What it got since STOP: it runs on already, and this agent is late.
+        since = max(0, counted - after_stop + 1) if counted is not None and told is None else 0
+        self._used_before = None if used is None else (used - since) % USED_MODULUS
         if self._kept:
             self.passed_over += max(0, self._kept[0][1].number - first)
         if counts is not None and self._dropped_before is not None and not self.queue:  # it counts for its siblings
@@ -243,21 +251,40 @@ class LeavingQueue:
         """For a VM that runs on here: frames that were taken out of the tap while it stood still, and not given to it.
 
         Those are the first ones after what it had got. As many are missing as have come since, less those that it has
-        got since. None: that cannot be told yet, so ask again in a few ms; before others put frames into the tap.
+        got since; a frame on its way to it counts as well, so the fewest of some looks is believed. None: it takes
+        another look, in a few ms, before others put frames into the tap. Where it cannot be told, `is_untold`.
         """
-        self._take_in()
-        first, used, counts = self._undelivered_from, self.used(), self._counts_now()
-        if first is None or self._at_stop is None or self._at_stop[1] is None or used is None or counts is None:
+        first, before, used, counts = self._undelivered_from, self._used_before, self.used(), self._counts_now()
+        if first is None:
             return []
+        self._take_in()  # after the used index, so that what comes between the two counts as on its way
         came = self._since(first)[::-1]
-        whole = len(came) == self.reckoning.seen - first + 1 and counts.dropped == self._dropped_at_stop
-        if not whole or not all(fills_one_buffer(parcel.frame, self._mac) for parcel in came):
+        fills = [self._fills(parcel.frame) for parcel in came]
+        whole = len(came) == self.reckoning.seen - first + 1
+        dropped = counts is None or counts.dropped != self._dropped_at_stop
+        if before is None or used is None or dropped or not whole or None in fills:
+            self.is_untold = True
             return []
-        before, self._calm = self._calm, (self.reckoning.seen, used)
-        if before != self._calm or self._readable.poll(0) or not self.free():
+        got = (used - before) % USED_MODULUS
+        missing = sum(fill or 0 for fill in fills) - got
+        if missing <= 0:
+            return []
+        if self._readable.poll(0) or not self.free():
             return None
-        missing = len(came) - (used - self._at_stop[1]) % USED_MODULUS
-        return came[:missing] if 0 < missing <= MOST_SWALLOWED else []
+        self._fewest_missing.append(missing)
+        if len(self._fewest_missing) < LOOKS_FOR_MISSING:
+            return None
+        missing = min(self._fewest_missing)
+        self.is_untold = missing > MOST_SWALLOWED
+        given = [parcel for parcel, fill in zip(came, fills, strict=True) if fill]
+        return [] if self.is_untold else given[:missing]
+
+    def _fills(self, frame: bytes) -> int | None:
+        """How many of the guest's buffers a frame fills, as far as it is known."""
+        passes = self.passes(frame) if len(frame) <= ONE_BUFFER_BYTES else None
+        if passes is None:
+            return 1 if fills_one_buffer(frame, self._mac) else None
+        return int(passes)
 
     def came_here(self) -> list[Parcel]:
         """Every frame that is remembered from STOP on: the guest finds them here if it runs here after all."""
