@@ -292,13 +292,13 @@ class FramesOut:
             unsettled = list(self._queues) if self._stopped.is_set() else []
             if unsettled:
                 await self._learn_filters()
-            for _ in range(SETTLE_TRIES):
+            for left in reversed(range(SETTLE_TRIES)):
                 with self._beside("what QEMU dropped cannot be put in"):
-                    unsettled = [queue for queue in unsettled if not self._put_missing(queue)]
+                    unsettled = [queue for queue in unsettled if not self._put_missing(queue, last_look=not left)]
                 if not unsettled:
                     break
                 await asyncio.sleep(SETTLE_S)
-            if unsettled or any(queue.is_untold for queue in self._queues):
+            if any(queue.is_untold for queue in self._queues):
                 self._why.add("whether QEMU has dropped a frame while it stopped could not be told")
         finally:
             self._settled.set()
@@ -323,8 +323,8 @@ class FramesOut:
                 async with asyncio.timeout(FINISH_S):
                     await self._settled.wait()
 
-    def _put_missing(self, queue: LeavingQueue) -> bool:
-        missing = queue.missing()
+    def _put_missing(self, queue: LeavingQueue, *, last_look: bool) -> bool:
+        missing = queue.missing(last_look=last_look)
         if missing is None:
             return False
         queue.found_back = sum(queue.watch.put(parcel) for parcel in missing)

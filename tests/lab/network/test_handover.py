@@ -17,7 +17,7 @@ from bascule.network.announcement import Announcement, announce_now
 from bascule.network.frames import mac_bytes
 from bascule.network.handover.arriving import DECOY, ArrivingTap
 from bascule.network.handover.counters import NLM_F_REQUEST, RTM_GETSTATS, Counts, TapCounters
-from bascule.network.handover.leaving import LOOKS_FOR_MISSING, LeavingQueue
+from bascule.network.handover.leaving import LeavingQueue
 from bascule.network.handover.parcel import Parcel
 from bascule.network.handover.place import hold_place, let_place_go, set_places
 from bascule.network.handover.watch import TapWatch
@@ -210,14 +210,13 @@ class Staying:
     def goes_on(self) -> None:
         self.gives(len(self.pair.before.tap.take_queued()))
 
-    def look(self) -> list[int] | None:
-        missing = self.pair.leaving.missing()
-        return None if missing is None else numbers([parcel.frame for parcel in missing])
+    def got_last(self, number: int) -> None:
+        """The guest's queue shows this frame as the one that was filled in last."""
+        self.pair.leaving.last_given = lambda: Parcel(0, 0, bytes(10), numbered(number))
 
-    def missing(self) -> list[int] | None:
-        """As often as it takes while nothing happens."""
-        looks = (self.look() for _ in range(LOOKS_FOR_MISSING))
-        return next((look for look in looks if look is not None), None)
+    def look(self, *, last: bool = False) -> list[int] | None:
+        missing = self.pair.leaving.missing(last_look=last)
+        return None if missing is None else numbers([parcel.frame for parcel in missing])
 
 
 @pytest.fixture
@@ -225,29 +224,45 @@ def staying(pair: Pair) -> Staying:
     return Staying(pair)
 
 
-@pytest.mark.parametrize(
+TAKEN_GIVEN_MISSING = pytest.mark.parametrize(
     ("taken", "given", "missing"),
     [(1, 1, []), (1, 0, [0]), (2, 1, [0]), (2, 2, []), (2, 0, [0, 1]), (0, 0, [])],
     ids=["kept", "dropped", "dropped, then kept", "both kept", "both dropped", "nothing taken"],
 )
+
+
+@TAKEN_GIVEN_MISSING
 def test_what_was_taken_and_not_given_to_a_vm_that_stays_is_found(
     staying: Staying, taken: int, given: int, missing: list[int]
 ):
     staying.pair.sends_to_source(4)
     staying.takes(taken, gives=given)
     staying.goes_on()
-    assert staying.missing() == missing
+    staying.got_last(3)
+    assert staying.look() == missing
+    assert not staying.pair.leaving.is_untold
+
+
+@TAKEN_GIVEN_MISSING
+def test_where_the_guest_does_not_show_its_last_frame_the_counts_are_believed_in_the_end(
+    staying: Staying, taken: int, given: int, missing: list[int]
+):
+    staying.pair.sends_to_source(4)
+    staying.takes(taken, gives=given)
+    staying.goes_on()
+    assert staying.look() == (None if missing else [])
+    assert staying.look(last=True) == missing
     assert not staying.pair.leaving.is_untold
 
 
 def test_a_frame_on_its_way_to_the_guest_is_not_missing(staying: Staying):
-    staying.pair.sends_to_source(3)
+    """Taken out of the tap, and not filled in yet: QEMU may be put aside just then."""
+    staying.pair.sends_to_source(4)
     staying.takes(1, gives=0)
     staying.goes_on()
-    assert staying.look() is None, "one look may be at the wrong moment"
-    staying.pair.sends_to_source(1)
-    staying.pair.before.tap.take_queued()  # QEMU has it, and the guest has not
-    assert [staying.look() for _ in range(LOOKS_FOR_MISSING - 2)] == [None] * (LOOKS_FOR_MISSING - 2)
+    staying.gives(-1)
+    staying.got_last(2)
+    assert [staying.look() for _ in range(5)] == [None] * 5
     staying.gives(1)
     assert staying.look() == [0]
 
@@ -255,12 +270,20 @@ def test_a_frame_on_its_way_to_the_guest_is_not_missing(staying: Staying):
 def test_while_frames_wait_it_is_not_said_what_is_missing(staying: Staying):
     staying.pair.sends_to_source(3)
     staying.takes(1, gives=0)
-    assert staying.missing() is None
+    assert staying.look() is None
     staying.goes_on()
     staying.free = 0  # the kernel's vhost-net may hold some, for which the guest has no room
-    assert staying.missing() is None
+    assert staying.look() is None
     staying.free = 1
-    assert staying.missing() == [0]
+    staying.got_last(2)
+    assert staying.look() == [0]
+
+
+def test_a_guest_that_does_not_keep_up_keeps_from_guessing(staying: Staying):
+    staying.pair.sends_to_source(3)
+    staying.takes(1, gives=0)
+    assert staying.look(last=True) == []
+    assert staying.pair.leaving.is_untold
 
 
 @pytest.mark.parametrize(("passes", "missing"), [(True, [0]), (False, [0]), (None, [])])
@@ -275,7 +298,8 @@ def test_whether_a_group_fills_a_buffer_is_told_by_the_guests_filter(
     staying.pair.client.send(group + numbered(0)[6:])
     staying.pair.sends_to_source(2)
     staying.gives(len(staying.pair.before.tap.take_queued()) - (passes is False))
-    assert staying.missing() == missing
+    staying.got_last(2)
+    assert staying.look() == missing
     assert staying.pair.leaving.is_untold is (passes is None)
 
 
@@ -288,7 +312,7 @@ def test_what_fills_several_buffers_keeps_from_guessing(staying: Staying):
     with closing(pair.net.a.run(TapWatch, "bscsrc", 0)) as neighbour:
         assert neighbour.put(Parcel(0, 0, SEGMENTED, segments(6000)))
     staying.goes_on()
-    assert staying.missing() == []
+    assert staying.look() == []
     assert pair.leaving.is_untold
 
 
@@ -296,8 +320,26 @@ def test_more_than_qemu_takes_is_no_frame_of_its(staying: Staying):
     staying.pair.sends_to_source(5)
     staying.takes(3, gives=0)
     staying.goes_on()
-    assert staying.missing() == []
+    staying.got_last(4)
+    assert staying.look() == []
     assert staying.pair.leaving.is_untold
+
+
+@pytest.mark.parametrize("gone", [0, 1])
+def test_a_stop_that_is_heard_when_the_vm_runs_on_already(pair: Pair, gone: int):
+    """QEMU lets it run by itself when a copy fails. One that is missing may have come before STOP."""
+    used = 65534
+    pair.leaving.used, pair.leaving.free = lambda: used, lambda: 10
+    pair.leaving.begin()
+    pair.sends_to_source(2)
+    used = (used + len(pair.before.tap.take_queued())) % 65536
+    pair.leaving.look()
+    at_us = time.time_ns() // 1000
+    pair.sends_to_source(3)
+    used += len(pair.before.tap.take_queued()) - gone
+    pair.leaving.stopped(at_us)
+    assert pair.leaving.missing(last_look=True) == []
+    assert pair.leaving.is_untold is bool(gone)
 
 
 def test_a_batch_that_comes_again_is_given_once(pair: Pair):

@@ -13,7 +13,7 @@ import select
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from itertools import count, takewhile
+from itertools import accumulate, count, takewhile
 
 from bascule.errors import Failed
 from bascule.network.handover.counters import Counts, TapCounters
@@ -26,7 +26,6 @@ KEPT_FRAMES = 20_000  # more than the longest tap holds
 KEPT_BYTES = 32 << 20
 FEWEST_IN_A_FULL_TAP = 1000  # the kernel's usual length, which taps of earlier versions have
 MOST_SWALLOWED = 2
-LOOKS_FOR_MISSING = 4
 VHOST_BATCH = 64  # so many frames vhost-net may have taken out of the tap and not given to the guest yet
 TOLD_BY_BYTES = 16  # at its end: whether two frames may be the same, before all of them is compared
 
@@ -95,8 +94,10 @@ class LeavingQueue:
         self._undelivered_from: int | None = None
         self._carried_up_to = 0
         self._swallowed = 0
-        self._used_before: int | None = None  # the used index when the guest had got all that came before those
-        self._fewest_missing: list[int] = []  # at each look of `missing`
+        self._is_first_known = False  # else it is the first that came after STOP, and one before it may be missing
+        self._used_before: int | None = None  # the used index when the guest had got all that came before that one
+        self._most_missing = KEPT_FRAMES
+        self._least_missing = 0
 
     def begin(self) -> None:
         """See all frames from now on."""
@@ -185,9 +186,11 @@ class LeavingQueue:
         first = first if told is None else told + 1
         self._undelivered_from = first
         self._carried_up_to = first - 1
-        # What it got since STOP: it runs on already, and this agent is late.
-        since = max(0, counted - after_stop + 1) if counted is not None and told is None else 0
-        self._used_before = None if used is None else (used - since) % USED_MODULUS
+        self._is_first_known = told is not None
+        if used is not None and told is not None:
+            self._used_before = used
+        elif used is not None and counted is not None:  # it runs on already: this agent is late
+            self._used_before = (used - counted + first - 1) % USED_MODULUS
         if self._kept:
             self.passed_over += max(0, self._kept[0][1].number - first)
         if counts is not None and self._dropped_before is not None and not self.queue:  # it counts for its siblings
@@ -247,16 +250,19 @@ class LeavingQueue:
             if last is not None and self.used() == self._at_stop[1]:
                 self._swallowed = max(self._swallowed, last - self._undelivered_from + 1)
 
-    def missing(self) -> list[Parcel] | None:
+    def missing(self, *, last_look: bool = False) -> list[Parcel] | None:
         """For a VM that runs on here: frames that were taken out of the tap while it stood still, and not given to it.
 
         Those are the first ones after what it had got. As many are missing as have come since, less those that it has
-        got since; a frame on its way to it counts as well, so the fewest of some looks is believed. None: it takes
-        another look, in a few ms, before others put frames into the tap. Where it cannot be told, `is_untold`.
+        got since; but a frame on its way to it counts as well, so that is the most. Where the frame that it got last is
+        known, those up to that one tell the least. None: they differ, so look again in a few ms, before others put
+        frames into the tap; on the `last_look` the most is believed. Where it cannot be told, `is_untold`.
         """
-        first, before, used, counts = self._undelivered_from, self._used_before, self.used(), self._counts_now()
+        first, before, used = self._undelivered_from, self._used_before, self.used()
         if first is None:
             return []
+        last_given = self.last_given()
+        is_steady, counts = self.used() == used, self._counts_now()
         self._take_in()  # after the used index, so that what comes between the two counts as on its way
         came = self._since(first)[::-1]
         fills = [self._fills(parcel.frame) for parcel in came]
@@ -266,18 +272,17 @@ class LeavingQueue:
             self.is_untold = True
             return []
         got = (used - before) % USED_MODULUS
-        missing = sum(fill or 0 for fill in fills) - got
-        if missing <= 0:
-            return []
-        if self._readable.poll(0) or not self.free():
+        filled = list(accumulate((fill or 0 for fill in fills), initial=0))
+        if not self._readable.poll(0) and self.free():
+            self._most_missing = min(self._most_missing, filled[-1] - got)
+        last = self._number_of(last_given, range(first, first + len(came))) if is_steady else None
+        if last is not None:
+            self._least_missing = max(self._least_missing, filled[last - first + 1] - got)
+        if self._least_missing < self._most_missing and not last_look:
             return None
-        self._fewest_missing.append(missing)
-        if len(self._fewest_missing) < LOOKS_FOR_MISSING:
-            return None
-        missing = min(self._fewest_missing)
-        self.is_untold = missing > MOST_SWALLOWED
-        given = [parcel for parcel, fill in zip(came, fills, strict=True) if fill]
-        return [] if self.is_untold else given[:missing]
+        self.is_untold = not 0 <= self._most_missing <= (MOST_SWALLOWED if self._is_first_known else 0)
+        filling = [parcel for parcel, fill in zip(came, fills, strict=True) if fill]
+        return [] if self.is_untold else filling[: self._most_missing]
 
     def _fills(self, frame: bytes) -> int | None:
         """How many of the guest's buffers a frame fills, as far as it is known."""
