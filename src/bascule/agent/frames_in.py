@@ -24,6 +24,7 @@ from bascule.agent.host import Host
 from bascule.agent.peers import NoAnswerError
 from bascule.errors import BasculeError
 from bascule.migration.model import Move
+from bascule.network.frames import mac_bytes
 from bascule.network.handover.arriving import ArrivingTap, Tally
 from bascule.network.handover.parcel import Parcel, pack
 from bascule.network.handover.place import hold_place, let_place_go, set_places
@@ -31,7 +32,8 @@ from bascule.network.tap import Tap
 
 RETURN_S = 0.005
 RETURN_AGAIN_S = 0.1
-QUIET_S = 0.3  # as long no frame has come here: the network knows that the VM is elsewhere
+ELSEWHERE_WITHIN_S = 5.0  # else the other host has not announced the VM, or nobody has heard it
+QUIET_S = 0.3  # as long no frame has come here: none is under way any more
 QUIET_WITHIN_S = 1.5
 RETURN_DEADLINE_S = 1.0
 
@@ -73,9 +75,11 @@ class FramesIn:
         self._not_put = 0  # or not known whether an earlier agent has put them in
         self._final = Tally()
         self._log = structlog.get_logger().bind(move=move.id, vm=move.vm)
+        macs = dict(places)
         with self._beside():
             for number, (tap, vhost) in enumerate(taps):
-                self._taps.append(ArrivingTap(tap, number, vhost=vhost))
+                mac = mac_bytes(macs[tap.name]) if tap.name in macs else b""
+                self._taps.append(ArrivingTap(tap, number, vhost=vhost, mac=mac))
 
     def draw(self, parcels: Sequence[Parcel] = ()) -> None:
         """The source has stopped: forget the broadcasts that were gathered, and put its frames in.
@@ -185,11 +189,15 @@ class FramesIn:
     async def until_quiet(self) -> None:
         """The VM does not run here: wait until its frames come to its other host again, which announces it.
 
-        Without the taps whatever still comes would be lost. A bridge that does not learn sends all frames for ever.
+        Without the taps whatever still comes would be lost. The announcement comes here as well: a frame from the VM's
+        own address. A bridge that does not learn sends all frames for ever.
         """
         if not self._drawn or self._adopted:
             return
         loop = asyncio.get_running_loop()
+        elsewhere_within_s = loop.time() + ELSEWHERE_WITHIN_S
+        while not all(tap.is_elsewhere for tap in self._taps) and loop.time() < elsewhere_within_s:  # noqa: ASYNC110  # `give_back` looks as often
+            await asyncio.sleep(RETURN_S)
         give_up_s = loop.time() + QUIET_WITHIN_S
         quiet_since_s, waited = loop.time(), -1
         while loop.time() < min(quiet_since_s + QUIET_S, give_up_s):

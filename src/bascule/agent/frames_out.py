@@ -213,6 +213,11 @@ class FramesOut:
                 queue.stopped(at_us)
         self._stopped.set()
 
+    def runs_again(self, at_us: int) -> None:
+        """The vCPUs run again here since `at_us`, by QEMU's RESUME: it lets them run by itself if a copy fails."""
+        for queue in self._queues:
+            queue.runs_again(at_us)
+
     def first_batch(self) -> bytes:
         """What goes with the notice of the stop. Nothing where the stop was missed: the guest may have got all."""
         if not self._stopped.is_set():
@@ -328,6 +333,8 @@ class FramesOut:
         if missing is None:
             return False
         queue.found_back = sum(queue.watch.put(parcel) for parcel in missing)
+        if queue.found_back < len(missing):
+            self._not_put_back += len(missing) - queue.found_back
         return True
 
     @property
@@ -371,7 +378,7 @@ class FramesOut:
         not_carried = sum(queue.not_carried() for queue in self._queues)
         lost, why = self._not_put_back, sorted(self._why)
         if self._not_put_back:
-            why.append(f"{self._not_put_back} that had come to {self._move.destination} could not be put back")
+            why.append(f"{self._not_put_back} could not be put back")
         if not self._staying:
             lost = self._sender.waiting + self._sender.refused + self._left + lost_there + not_carried
             why += sorted(self._sender.why) if lost else []

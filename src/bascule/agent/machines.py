@@ -209,7 +209,6 @@ class Machines:
         incoming: bool,
         queue_frames: int = DEFAULT_QUEUE_FRAMES,
     ) -> RunningVm:
-        directory = self._host.vm_directory / definition.name
         wanted = [
             (tap_name(definition.uuid, number), nic.bridge, nic.queues) for number, nic in enumerate(definition.nics)
         ]
@@ -217,24 +216,18 @@ class Machines:
         vhost: list[io.FileIO] = []
         taps = await open_taps(wanted, queue_frames=queue_frames, prepare=prepare)
         try:
-            fds = [tap.descriptors() for tap in taps]
             vhost = await self._open_vhost(definition)
-            unused = iter(vhost)
-            vhost_fds = [
-                [each.fileno() for each in islice(unused, nic.queues if nic.vhost else 0)] for nic in definition.nics
-            ]
-            argv = build(
-                definition,
-                binary=self._host.config.qemu_binary,
-                accelerator=accelerator,
-                paths=LaunchPaths(str(directory)),
-                tap_fds=fds,
-                vhost_fds=vhost_fds,
-                incoming=incoming,
-            )
-            passed = tuple(chain.from_iterable((*fds, *vhost_fds)))
-            spec = LaunchSpec(tuple(argv), str(directory), self._host.user, passed)
-            machine = await QemuMachine.launch(spec)
+            try:
+                machine = await self._launch_qemu(definition, accelerator, taps, vhost, incoming=incoming)
+            except QemuExited as error:
+                if not vhost or "vhost" not in error.said:
+                    raise
+                self._log.warning(
+                    "QEMU cannot use vhost-net, and serves the NICs itself", vm=definition.name, why=error.said
+                )
+                while vhost:
+                    vhost.pop().close()
+                machine = await self._launch_qemu(definition, accelerator, taps, vhost, incoming=incoming)
         except BaseException:
             for tap in taps:
                 tap.close()
@@ -246,6 +239,34 @@ class Machines:
         vm.learn_addresses()
         vm.keep_session()
         return vm
+
+    async def _launch_qemu(
+        self,
+        definition: Definition,
+        accelerator: Accelerator,
+        taps: Sequence[Tap],
+        vhost: Sequence[io.FileIO],
+        *,
+        incoming: bool,
+    ) -> QemuMachine:
+        """Start QEMU with its taps, and with vhost-net for those NICs that it may serve, unless there is none."""
+        directory = self._host.vm_directory / definition.name
+        fds = [tap.descriptors() for tap in taps]
+        unused = iter(vhost)
+        vhost_fds = [
+            [each.fileno() for each in islice(unused, nic.queues if nic.vhost else 0)] for nic in definition.nics
+        ]
+        argv = build(
+            definition,
+            binary=self._host.config.qemu_binary,
+            accelerator=accelerator,
+            paths=LaunchPaths(str(directory)),
+            tap_fds=fds,
+            vhost_fds=vhost_fds,
+            incoming=incoming,
+        )
+        passed = tuple(chain.from_iterable((*fds, *vhost_fds)))
+        return await QemuMachine.launch(LaunchSpec(tuple(argv), str(directory), self._host.user, passed))
 
     async def _open_vhost(self, definition: Definition) -> list[io.FileIO]:
         """Open vhost-net for all queues that it may serve; none where this host has none, and QEMU does it."""

@@ -224,6 +224,11 @@ class SourceMove:
             self.vm.silence()  # its place may be elsewhere from now on
             self.story.mark("STOP", self._moment_s(event.at_us))
             self.deliver(facts.SourceStopped())
+        elif event.name == "STOP" and isinstance(self.state, source.Cancelling) and times.stopped is None:
+            times.stopped = event.at_us  # it was about to switch over when it was told to end
+            self._frames.stopped(event.at_us)
+        elif event.name == "RESUME" and times.stopped is not None:
+            self._frames.runs_again(event.at_us)
         elif event.name == "MIGRATION_PASS" and isinstance(self.state, source.Copying):
             passes = int(event.data["pass"])
             self._spawn(self._read_copy(round_ended=passes > 1, at_s=self.now()), f"pass {passes}")
@@ -416,6 +421,7 @@ class SourceMove:
             case do.RunVcpus():
                 if await self.vm.machine.status() != "running":
                     await gate.let_run(host, move.vm_uuid, self.vm.machine)
+                self._frames.stay()
                 with suppress(BasculeError):
                     await self._control.restore()
                 self.deliver(facts.GuestRunning())

@@ -270,9 +270,9 @@ def _check_socket_paths(name: str, paths: LaunchPaths) -> None:
 def monitor(path: str) -> list[str]:
     """The arguments for QEMU's monitor: a socket at `path`, at which QEMU waits for its first client as it starts.
 
-    One that does not wait is not safe to connect to while QEMU starts. It moves the socket to the monitor's thread:
-    a client that comes in that moment is taken by both threads, so that the main one waits for another for ever, or the
-    client is greeted twice (seen with QEMU 10.0.2, three times in 8,000 starts on busy processors).
+    One that does not wait is not safe to connect to while QEMU starts: its main thread may wait for another client for
+    ever, or the client is greeted twice (seen with QEMU 10.0.2, three times in 8,000 starts on busy processors),
+    supposedly because QEMU moves the socket to the monitor's thread meanwhile, and both take the client.
     """
     return ["-chardev", f"socket,id=qmp,path={_escaped(path)},server=on,wait=on", "-mon", "chardev=qmp,mode=control"]
 

@@ -28,6 +28,12 @@ def _nic(nic: Nic) -> dict[str, Any]:
     return fields
 
 
+def _toml_nic(nic: Nic) -> dict[str, Any]:
+    """The other way round: in a file vhost-net is what is not said."""
+    fields = _nic(nic)
+    return fields | {"vhost": False} if fields.pop("vhost", None) is None else fields
+
+
 def from_dict(data: Mapping[str, Any], origin: str = "as JSON") -> Definition:
     """The inverse of `to_dict`, checked as strictly as a user's file, since it may come from another agent.
 
@@ -54,7 +60,7 @@ def to_toml(definition: Definition) -> str:
     for disk in definition.disks:
         lines += _section("[[disks]]", asdict(disk))
     for nic in definition.nics:
-        lines += _section("[[nics]]", _nic(nic) | {"vhost": nic.vhost})
+        lines += _section("[[nics]]", _toml_nic(nic))
     return "\n".join(lines) + "\n"
 
 

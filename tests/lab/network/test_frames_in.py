@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from bascule.agent import frames_in
 from bascule.agent.frames_in import FramesIn
 from bascule.network.frames import mac_bytes
 from bascule.network.handover.parcel import Parcel
@@ -110,3 +112,25 @@ def test_a_frame_of_the_guest_that_is_flooded_here_late_does_not_draw_the_vm_awa
         net.wait_until(lambda: net.ports_of(net.b, GUEST) == [("up0", False)], "the bridge to learn again")
     finally:
         there.frames.close()
+
+
+async def test_the_tap_stays_until_the_other_host_has_announced_the_vm(
+    there: Destination, quiet_net: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frames_in, "QUIET_S", 0.01)
+    monkeypatch.setattr(frames_in, "ELSEWHERE_WITHIN_S", 600)
+    at_tap = quiet_net.capture(quiet_net.b, there.tap.name)
+    announcement = b"\xff" * 6 + mac_bytes(GUEST) + b"\x08\x06" + bytes(46)
+    uplink = quiet_net.capture(quiet_net.a, "up0")
+    uplink.send(announcement)  # before the VM was drawn here: it says nothing
+    at_tap.wait_for(announcement)
+    there.frames.draw()
+    gone = asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(there.frames.give_back(gone))
+        quiet = tasks.create_task(there.frames.until_quiet())
+        await asyncio.sleep(0.2)  # twenty times as long as it would stay else
+        assert not quiet.done()
+        uplink.send(announcement)
+        await quiet
+        gone.set()

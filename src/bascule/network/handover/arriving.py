@@ -78,9 +78,11 @@ class Tally:
 class ArrivingTap:
     """One tap of a VM that is about to arrive."""
 
-    def __init__(self, tap: Tap, nic: int, *, vhost: bool = False) -> None:
-        """`vhost`: the kernel's vhost-net will serve it. Raises `Failed` where a tap cannot be watched."""
+    def __init__(self, tap: Tap, nic: int, *, vhost: bool = False, mac: bytes = b"") -> None:
+        """`vhost`: the kernel's vhost-net will serve it; `mac`: the VM's. Raises `Failed` if it cannot be watched."""
         self.nic = nic
+        self.is_elsewhere = not mac  # the network has been told that the VM is on another host, if that can be seen
+        self._mac = mac
         self.tally = Tally()
         self.watch = TapWatch(tap.name, nic)
         self.drawn = False
@@ -209,9 +211,11 @@ class ArrivingTap:
         """Take in what came directly."""
         for _at_us, parcel in self.watch.read():
             self._direct[identity(parcel)] += 1
+            is_own = parcel.frame[6:12] == self._mac
+            self.is_elsewhere |= is_own and self.drawn
             if not self.running:
                 self.tally.waited += 1
-            if self._ran:
+            if self._ran or is_own:
                 continue
             self._came += 1
             if len(self._kept) < KEPT_FRAMES and self._kept_bytes < KEPT_BYTES:

@@ -10,6 +10,7 @@ what came of a queue is compared with what its guest has got whenever nothing wa
 from __future__ import annotations
 
 import select
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -94,10 +95,12 @@ class LeavingQueue:
         self._undelivered_from: int | None = None
         self._carried_up_to = 0
         self._swallowed = 0
-        self._is_first_known = False  # else it is the first that came after STOP, and one before it may be missing
+        self._read_at_us = 0
+        self._after_stop = 1  # the first that came after STOP
+        self._is_first_known = False  # of those that the guest had not got at STOP
         self._used_before: int | None = None  # the used index when the guest had got all that came before that one
         self._most_missing = KEPT_FRAMES
-        self._least_missing = 0
+        self._least_missing = -1  # not known
 
     def begin(self) -> None:
         """See all frames from now on."""
@@ -172,31 +175,45 @@ class LeavingQueue:
         first, dropped = after_stop, 0
         if counts is not None:
             dropped = counts.dropped - self._counted.dropped  # since the last look: seen, and never read
-        certainly = max(0, self._emptied - (VHOST_BATCH if self._vhost else MOST_SWALLOWED))  # it has got them
+        on_its_way = VHOST_BATCH if self._vhost else MOST_SWALLOWED  # of those that are seen and do not wait, at most
+        certainly = max(0, self._emptied - on_its_way)  # it has got them
         if counts is not None and not self._has_siblings:
             last_read = reckoning.read_at_most_up_to(counts.read)
             if last_read is not None and counts.read - self._counted.read >= FEWEST_IN_A_FULL_TAP:
                 last_read += dropped  # else all that waited before them waits still
             first = after_stop if last_read is None else min(after_stop, last_read + 1)
-            certainly = 0 if reckoning.ahead is None else first - 1 - MOST_SWALLOWED
+            certainly = 0 if reckoning.ahead is None else first - 1 - on_its_way
         counted = None if used is None else reckoning.delivered_up_to(used)
         self._given = self._number_of(self.last_given(), range(certainly, first)), counted
+        self._read_at_us = time.time_ns() // 1000
         told = next((given for given in self._given if given is not None and certainly <= given < first), None)
         self.is_unsure = self._has_siblings and told is None and (0 if self._vhost else self._emptied) < first - 1
         first = first if told is None else told + 1
         self._undelivered_from = first
         self._carried_up_to = first - 1
         self._is_first_known = told is not None
-        if used is not None and told is not None:
-            self._used_before = used
-        elif used is not None and counted is not None:  # it runs on already: this agent is late
-            self._used_before = (used - counted + first - 1) % USED_MODULUS
+        self._used_before = used if self._is_first_known else None
+        self._after_stop = after_stop
         if self._kept:
             self.passed_over += max(0, self._kept[0][1].number - first)
         if counts is not None and self._dropped_before is not None and not self.queue:  # it counts for its siblings
             self.overflowed = counts.dropped - self._dropped_before
             if self._has_siblings or first + dropped <= after_stop:
                 self.overflowed -= dropped  # they are carried
+
+    def runs_again(self, at_us: int) -> None:
+        """The VM runs on here since `at_us`: if it did when the stop was reckoned, what it had got then was not seen.
+
+        Where the counts tell how much it had got, it can still be told whether it lacks a frame, and not which.
+        """
+        used, counted = self._at_stop[1] if self._at_stop else None, self._given[1]
+        if at_us > self._read_at_us:
+            return
+        self._is_first_known = False
+        self._undelivered_from = self._after_stop
+        self._used_before = None
+        if used is not None and counted is not None:
+            self._used_before = (used - counted + self._after_stop - 1) % USED_MODULUS
 
     def _counts_now(self) -> Counts | None:
         with suppress(Failed):
@@ -208,13 +225,13 @@ class LeavingQueue:
         if given is None:
             return None
         wanted, end = identity(given), given.frame[-TOLD_BY_BYTES:]
-        alike = (parcel for parcel in self._since(numbers.start) if parcel.frame[-TOLD_BY_BYTES:] == end)
+        alike = (parcel for _, parcel in self._since(numbers.start) if parcel.frame[-TOLD_BY_BYTES:] == end)
         found = [parcel.number for parcel in alike if parcel.number in numbers and identity(parcel) == wanted]
         return found[0] if len(found) == 1 else None
 
-    def _since(self, first: int) -> list[Parcel]:
-        """What is kept from a number on, the newest first: there may be thousands, and few are wanted."""
-        return [parcel for _, parcel in takewhile(lambda kept: kept[1].number >= first, reversed(self._kept))]
+    def _since(self, first: int) -> list[tuple[int, Parcel]]:
+        """What is kept from a number on and when it came, the newest first: there may be thousands, few are wanted."""
+        return list(takewhile(lambda kept: kept[1].number >= first, reversed(self._kept)))
 
     def take(self) -> list[Parcel]:
         """The frames to carry that came since the last time, in order; not the guest's own, by which it announces.
@@ -222,7 +239,7 @@ class LeavingQueue:
         Those of the NIC's other queues are numbered in one row with them.
         """
         self._take_in()
-        taken = self._since(self._carried_up_to + 1)[::-1]
+        taken = [parcel for _, parcel in self._since(self._carried_up_to + 1)[::-1]]
         if taken:
             self._carried_up_to = taken[-1].number
         taken = [parcel for parcel in taken if parcel.frame[6:12] != self._mac]
@@ -256,18 +273,20 @@ class LeavingQueue:
         Those are the first ones after what it had got. As many are missing as have come since, less those that it has
         got since; but a frame on its way to it counts as well, so that is the most. Where the frame that it got last is
         known, those up to that one tell the least. None: they differ, so look again in a few ms, before others put
-        frames into the tap; on the `last_look` the most is believed. Where it cannot be told, `is_untold`.
+        frames into the tap; on the `last_look` the least is believed, or the most where there is none. Where it cannot
+        be told, `is_untold`.
         """
         first, before, used = self._undelivered_from, self._used_before, self.used()
         if first is None:
             return []
+        now_us = time.time_ns() // 1000  # what comes between the two counts as on its way
         last_given = self.last_given()
         is_steady, counts = self.used() == used, self._counts_now()
-        self._take_in()  # after the used index, so that what comes between the two counts as on its way
-        came = self._since(first)[::-1]
+        self._take_in()
+        whole = self.reckoning.seen - first + 1 == len(since := self._since(first))
+        came = [parcel for _, parcel in takewhile(lambda kept: kept[0] <= now_us, since[::-1])]
         fills = [self._fills(parcel.frame) for parcel in came]
-        whole = len(came) == self.reckoning.seen - first + 1
-        dropped = counts is None or counts.dropped != self._dropped_at_stop
+        dropped = counts is None or counts.dropped != self._dropped_at_stop or self.watch.count_missed() != self._missed
         if before is None or used is None or dropped or not whole or None in fills:
             self.is_untold = True
             return []
@@ -278,11 +297,12 @@ class LeavingQueue:
         last = self._number_of(last_given, range(first, first + len(came))) if is_steady else None
         if last is not None:
             self._least_missing = max(self._least_missing, filled[last - first + 1] - got)
-        if self._least_missing < self._most_missing and not last_look:
+        if max(0, self._least_missing) < self._most_missing and not last_look:
             return None
-        self.is_untold = not 0 <= self._most_missing <= (MOST_SWALLOWED if self._is_first_known else 0)
+        missing = self._most_missing if self._least_missing < 0 else self._least_missing
+        self.is_untold = not 0 <= missing <= (MOST_SWALLOWED if self._is_first_known else 0)
         filling = [parcel for parcel, fill in zip(came, fills, strict=True) if fill]
-        return [] if self.is_untold else filling[: self._most_missing]
+        return [] if self.is_untold else filling[:missing]
 
     def _fills(self, frame: bytes) -> int | None:
         """How many of the guest's buffers a frame fills, as far as it is known."""
@@ -294,7 +314,7 @@ class LeavingQueue:
     def came_here(self) -> list[Parcel]:
         """Every frame that is remembered from STOP on: the guest finds them here if it runs here after all."""
         self._take_in()
-        return self._since(self._undelivered_from or 0)[::-1]
+        return [parcel for _, parcel in self._since(self._undelivered_from or 0)[::-1]]
 
     def reckoned(self) -> dict[str, int | None]:
         """What the counts said, for the log."""
