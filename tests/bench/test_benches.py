@@ -19,14 +19,14 @@ BENCH = Path(__file__).resolve().parents[2] / "bench"
 LAST_LINE = re.compile(r"moves=(\d+) sent=(\d+) lost=(\d+) duplicated=(\d+) median_ms=([\d.]+) p99_ms=([\d.]+)")
 
 
-def bench(name: str, *options: str) -> subprocess.CompletedProcess[str]:
+def bench(name: str, *options: str, timeout_s: float = 240) -> subprocess.CompletedProcess[str]:
     """Run a bench to its end, and assert that nothing is left of its lab; other labs may come and go beside it."""
     argv = [str(BENCH / name), *options]
     with subprocess.Popen(
         argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         try:
-            said, complaints = process.communicate(timeout=240)
+            said, complaints = process.communicate(timeout=timeout_s)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGINT)
             raise
@@ -42,6 +42,15 @@ def test_the_emulated_host_has_kvm_and_vhost_net(tmp_path: Path) -> None:
     assert done.returncode == 7, done.stdout + done.stderr
     assert (tmp_path / "result" / "seen").read_text().split() == ["/dev/kvm", "/dev/vhost-net"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["result"]
+
+
+@pytest.mark.lab
+def test_a_vm_under_kvm_that_vhost_net_serves_moves(tmp_path: Path) -> None:
+    """To a host without vhost-net and back: both are in the one emulated host, whose kernel has it."""
+    tests = ("tests/lab/moves/test_vhost.py", "-k", "without_and_back")
+    done = bench("emulated-host", "--scratch", str(tmp_path), "--", ".venv/bin/pytest", *tests, timeout_s=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed" in done.stdout, done.stdout
 
 
 @pytest.mark.lab
