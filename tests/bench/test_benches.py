@@ -188,3 +188,13 @@ def test_an_unknown_row_is_told_at_once() -> None:
     done = bench("peers", "--rows", "bascule,vmotion")
     assert done.returncode == 2
     assert "there is no row vmotion" in done.stderr
+
+
+@pytest.mark.lab
+def test_the_bench_of_failing_switchovers(tmp_path: Path) -> None:
+    done = bench("failing", "--moves", "1", "--memory", "256", "--hz", "100", "--json", str(tmp_path / "found"))
+    if "did not fail in its switchover" in done.stderr:
+        pytest.skip("on this busy machine the kill came when all was decided")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.fullmatch(r"moves=1 sent=\d+ lost=0 duplicated=0 untold=[01]", done.stdout.splitlines()[-1])
+    assert json.loads((tmp_path / "found").read_text())["moves"][0]["lost"] == 0

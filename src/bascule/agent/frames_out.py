@@ -288,6 +288,7 @@ class FramesOut:
     def stay(self) -> None:
         """The VM runs on here: its frames are where they were, but for those that QEMU has taken and thrown away."""
         self._staying = True
+        self._told.set()  # a copy that was cancelled at its stop gave no notice
         self._runs_here.set()
 
     async def _settle(self) -> None:
