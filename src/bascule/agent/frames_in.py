@@ -32,7 +32,7 @@ from bascule.network.tap import Tap
 
 RETURN_S = 0.005
 RETURN_AGAIN_S = 0.1
-ELSEWHERE_WITHIN_S = 5.0  # else the other host has not announced the VM, or nobody has heard it
+ELSEWHERE_WITHIN_S = 2.5  # else the other host has not announced the VM, or nobody has heard it
 QUIET_S = 0.3  # as long no frame has come here: none is under way any more
 QUIET_WITHIN_S = 1.5
 RETURN_DEADLINE_S = 1.0
@@ -190,13 +190,13 @@ class FramesIn:
         """The VM does not run here: wait until its frames come to its other host again, which announces it.
 
         Without the taps whatever still comes would be lost. The announcement comes here as well: a frame from the VM's
-        own address. A bridge that does not learn sends all frames for ever.
+        own address. A bridge that does not learn sends all frames for ever. `moves.CLEAN_WITHIN_S` is longer than this.
         """
         if not self._drawn or self._adopted:
             return
         loop = asyncio.get_running_loop()
         elsewhere_within_s = loop.time() + ELSEWHERE_WITHIN_S
-        while not all(tap.is_elsewhere for tap in self._taps) and loop.time() < elsewhere_within_s:  # noqa: ASYNC110  # `give_back` looks as often
+        while any(tap.is_drawing for tap in self._taps) and loop.time() < elsewhere_within_s:  # noqa: ASYNC110  # `give_back` looks as often
             await asyncio.sleep(RETURN_S)
         give_up_s = loop.time() + QUIET_WITHIN_S
         quiet_since_s, waited = loop.time(), -1

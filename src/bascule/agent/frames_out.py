@@ -286,9 +286,13 @@ class FramesOut:
     # --- the VM stays ------------------------------------------------------------------------------------------------
 
     def stay(self) -> None:
-        """The VM runs on here: its frames are where they were, but for those that QEMU has taken and thrown away."""
+        """The VM stays: its frames are where they were, but for those that QEMU has taken and thrown away."""
         self._staying = True
         self._told.set()  # a copy that was cancelled at its stop gave no notice
+
+    def run_on(self) -> None:
+        """It runs here: what it lacks can be seen."""
+        self.stay()
         self._runs_here.set()
 
     async def _settle(self) -> None:
@@ -299,13 +303,10 @@ class FramesOut:
             if unsettled:
                 await self._learn_filters()
             for left in reversed(range(SETTLE_TRIES)):
-                with self._beside("what QEMU dropped cannot be put in"):
-                    unsettled = [queue for queue in unsettled if not self._put_missing(queue, last_look=not left)]
+                unsettled = [queue for queue in unsettled if not self._put_missing(queue, last_look=not left)]
                 if not unsettled:
                     break
                 await asyncio.sleep(SETTLE_S)
-            if any(queue.is_untold for queue in self._queues):
-                self._why.add("whether QEMU has dropped a frame while it stopped could not be told")
         finally:
             self._settled.set()
             back, self._back = self._back, []
@@ -330,11 +331,12 @@ class FramesOut:
                     await self._settled.wait()
 
     def _put_missing(self, queue: LeavingQueue, *, last_look: bool) -> bool:
-        missing = queue.missing(last_look=last_look)
-        if missing is None:
-            return False
-        queue.found_back = sum(queue.watch.put(parcel) for parcel in missing)
-        if queue.found_back < len(missing):
+        """Whether that is done with."""
+        with self._beside("what QEMU dropped cannot be put in"):
+            missing = queue.missing(last_look=last_look)
+            if missing is None:
+                return False
+            queue.found_back = sum(queue.watch.put(parcel) for parcel in missing)
             self._not_put_back += len(missing) - queue.found_back
         return True
 
@@ -378,6 +380,8 @@ class FramesOut:
         lost_there = there.get("lost", 0)
         not_carried = sum(queue.not_carried() for queue in self._queues)
         lost, why = self._not_put_back, sorted(self._why)
+        if self._staying and (not self._settled.is_set() or any(queue.is_untold for queue in self._queues)):
+            why.append("whether QEMU has dropped a frame while it stopped could not be told")
         if self._not_put_back:
             why.append(f"{self._not_put_back} could not be put back")
         if not self._staying:

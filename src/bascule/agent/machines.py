@@ -220,7 +220,7 @@ class Machines:
             try:
                 machine = await self._launch_qemu(definition, accelerator, taps, vhost, incoming=incoming)
             except QemuExited as error:
-                if not vhost or "vhost" not in error.said:
+                if not vhost or "vhost-net" not in error.said:
                     raise
                 self._log.warning(
                     "QEMU cannot use vhost-net, and serves the NICs itself", vm=definition.name, why=error.said

@@ -227,6 +227,7 @@ class SourceMove:
         elif event.name == "STOP" and isinstance(self.state, source.Cancelling) and times.stopped is None:
             times.stopped = event.at_us  # it was about to switch over when it was told to end
             self._frames.stopped(event.at_us)
+            self.story.mark("STOP", self._moment_s(event.at_us))
         elif event.name == "RESUME" and times.stopped is not None:
             self._frames.runs_again(event.at_us)
         elif event.name == "MIGRATION_PASS" and isinstance(self.state, source.Copying):
@@ -421,7 +422,7 @@ class SourceMove:
             case do.RunVcpus():
                 if await self.vm.machine.status() != "running":
                     await gate.let_run(host, move.vm_uuid, self.vm.machine)
-                self._frames.stay()
+                self._frames.run_on()
                 with suppress(BasculeError):
                     await self._control.restore()
                 self.deliver(facts.GuestRunning())

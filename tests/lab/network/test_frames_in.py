@@ -12,6 +12,7 @@ import pytest
 
 from bascule.agent import frames_in
 from bascule.agent.frames_in import FramesIn
+from bascule.network.announcement import Announcement, announce_now
 from bascule.network.frames import mac_bytes
 from bascule.network.handover.parcel import Parcel
 
@@ -30,10 +31,17 @@ class Destination:
     """An agent's side of one tap. The host and the move are only needed to send frames back."""
 
     def __init__(self, net: Any, *, adopted: bool = False) -> None:
+        self.handed: list[bytes] = []  # batches that went to the source
+        self.handed_one = asyncio.Event()
         self.tap = net.tap(net.b, "bscdst")
         move = SimpleNamespace(id="m1", vm="guest")
         places = [(self.tap.name, GUEST)]
-        self.frames = net.b.run(FramesIn, None, move, "nowhere", [(self.tap, False)], places, adopted=adopted)
+        host = SimpleNamespace(peers=SimpleNamespace(hand=self.hand))
+        self.frames = net.b.run(FramesIn, host, move, "nowhere", [(self.tap, False)], places, adopted=adopted)
+
+    async def hand(self, _peer: str, _path: str, batch: bytes, **_options: object) -> None:
+        self.handed.append(batch)
+        self.handed_one.set()
 
     def guest_gets(self) -> list[int]:
         return [struct.unpack_from("!I", queued.frame, 14)[0] for queued in self.tap.take_queued()]
@@ -125,12 +133,19 @@ async def test_the_tap_stays_until_the_other_host_has_announced_the_vm(
     uplink.send(announcement)  # before the VM was drawn here: it says nothing
     at_tap.wait_for(announcement)
     there.frames.draw()
+    announce_now([(there.tap, Announcement(GUEST))])
+    quiet_net.wait_until(lambda: quiet_net.ports_of(quiet_net.a, GUEST) == [("up0", False)], "the network to follow")
+    asked = parcels(7)[0].frame
+    quiet_net.capture(quiet_net.client, "eth0").send(asked)
+    at_tap.wait_for(asked)
     gone = asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(there.frames.give_back(gone))
+        await there.handed_one.wait()
         quiet = tasks.create_task(there.frames.until_quiet())
         await asyncio.sleep(0.2)  # twenty times as long as it would stay else
         assert not quiet.done()
         uplink.send(announcement)
         await quiet
         gone.set()
+    assert len(there.handed) == 1, "what says that the VM is elsewhere is not sent there"

@@ -81,7 +81,7 @@ class ArrivingTap:
     def __init__(self, tap: Tap, nic: int, *, vhost: bool = False, mac: bytes = b"") -> None:
         """`vhost`: the kernel's vhost-net will serve it; `mac`: the VM's. Raises `Failed` if it cannot be watched."""
         self.nic = nic
-        self.is_elsewhere = not mac  # the network has been told that the VM is on another host, if that can be seen
+        self._is_elsewhere = not mac  # a frame of the VM's own has come since the draw, if that can be seen
         self._mac = mac
         self.tally = Tally()
         self.watch = TapWatch(tap.name, nic)
@@ -207,12 +207,17 @@ class ArrivingTap:
             if not self.watch.put(parcel):
                 self.tally.lost += 1
 
+    @property
+    def is_drawing(self) -> bool:
+        """Whether frames have come here, and the VM's other host has not announced it since the draw."""
+        return self.tally.waited > 0 and not self._is_elsewhere
+
     def look(self) -> None:
         """Take in what came directly."""
         for _at_us, parcel in self.watch.read():
             self._direct[identity(parcel)] += 1
             is_own = parcel.frame[6:12] == self._mac
-            self.is_elsewhere |= is_own and self.drawn
+            self._is_elsewhere |= is_own and self.drawn
             if not self.running:
                 self.tally.waited += 1
             if self._ran or is_own:

@@ -100,7 +100,7 @@ class LeavingQueue:
         self._is_first_known = False  # of those that the guest had not got at STOP
         self._used_before: int | None = None  # the used index when the guest had got all that came before that one
         self._most_missing = KEPT_FRAMES
-        self._least_missing = -1  # not known
+        self._least_missing = 0
 
     def begin(self) -> None:
         """See all frames from now on."""
@@ -271,10 +271,9 @@ class LeavingQueue:
         """For a VM that runs on here: frames that were taken out of the tap while it stood still, and not given to it.
 
         Those are the first ones after what it had got. As many are missing as have come since, less those that it has
-        got since; but a frame on its way to it counts as well, so that is the most. Where the frame that it got last is
-        known, those up to that one tell the least. None: they differ, so look again in a few ms, before others put
-        frames into the tap; on the `last_look` the least is believed, or the most where there is none. Where it cannot
-        be told, `is_untold`.
+        got since; but a frame on its way to it counts as well, so that is the most. The frame that it got last tells
+        the least: those up to that one, less those that it has got. None: they differ, or the last frame is not to be
+        seen, so look again in a few ms, before others put frames into the tap. Where it cannot be told, `is_untold`.
         """
         first, before, used = self._undelivered_from, self._used_before, self.used()
         if first is None:
@@ -290,17 +289,18 @@ class LeavingQueue:
         if before is None or used is None or dropped or not whole or None in fills:
             self.is_untold = True
             return []
-        got = (used - before) % USED_MODULUS
         filled = list(accumulate((fill or 0 for fill in fills), initial=0))
-        if not self._readable.poll(0) and self.free():
+        got = (used - before) % USED_MODULUS
+        if got <= filled[-1] and not self._readable.poll(0) and self.free():
             self._most_missing = min(self._most_missing, filled[-1] - got)
-        last = self._number_of(last_given, range(first, first + len(came))) if is_steady else None
+        # Before it has got one, the last one is of before the stop, and may be like one that came since.
+        last = self._number_of(last_given, range(first, first + len(came))) if is_steady and got else None
         if last is not None:
             self._least_missing = max(self._least_missing, filled[last - first + 1] - got)
-        if max(0, self._least_missing) < self._most_missing and not last_look:
+        if self._least_missing < self._most_missing and not last_look:
             return None
-        missing = self._most_missing if self._least_missing < 0 else self._least_missing
-        self.is_untold = not 0 <= missing <= (MOST_SWALLOWED if self._is_first_known else 0)
+        missing = self._most_missing
+        self.is_untold = self._least_missing != missing or missing > (MOST_SWALLOWED if self._is_first_known else 0)
         filling = [parcel for parcel, fill in zip(came, fills, strict=True) if fill]
         return [] if self.is_untold else filling[:missing]
 
