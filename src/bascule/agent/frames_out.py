@@ -391,7 +391,7 @@ class FramesOut:
                 why.append(f"{not_carried} were too many at once, or of a kind that cannot be carried")
             if lost_there:
                 why.append(f"{lost_there} found the tap on {self._move.destination} full, or its agent had restarted")
-        if any(queue.is_unsure for queue in self._queues):
+        if not self._staying and any(queue.is_unsure for queue in self._queues):
             why.append("of a NIC with several queues it is not known what the guest had got: what waited may be lost")
         if overflowed := sum(queue.overflowed for queue in self._queues):
             lost += overflowed
