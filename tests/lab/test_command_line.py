@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from bascule.qemu.command_line import LaunchPaths, build
+from bascule.qemu.process import read_log
 from bascule.vm.definition import MAX_DISKS, MAX_NICS, Definition, Disk, Nic
 
 pytestmark = pytest.mark.lab
@@ -107,7 +108,7 @@ class Qemu:
         assert self.said() == ""
 
     def said(self) -> str:
-        return Path(self.paths.log).read_text()
+        return read_log(str(Path(self.paths.log).parent))
 
     def end(self) -> None:
         if self._session is not None:
