@@ -75,9 +75,13 @@ class Qemu:
             os.close(tap)
         self._session: socket.socket | None = None
 
-    def connect(self) -> None:
+    def goes_on(self) -> None:
+        """It waits at its monitor before it does."""
         self._session = wait_for(lambda: self._connected_to(self.paths.qmp), "QEMU's monitor")
         self._answers = self._session.makefile("rb")
+
+    def connect(self) -> None:
+        self.goes_on()
         assert "QMP" in json.loads(self._answers.readline())
         self.ask("qmp_capabilities")
 
@@ -163,6 +167,7 @@ def launch(home: Path) -> Iterator[Callable[..., Qemu]]:
         qemu = Qemu(definition, home / name, **arguments)
         started.append(qemu)
         if fails:
+            qemu.goes_on()
             assert qemu.process.wait(PATIENCE_S) == 1
         else:
             qemu.connect()
