@@ -29,7 +29,7 @@ from harness.workloads import Workload
 ECHO_PORT = 7
 TCP_HZ = 100.0  # or as the probe, if that asks less often
 CONNECT_S = 10.0 * patience()
-# A slow machine's guest is late, which is not lost: at 200 Hz an emulated host's had 12 MB of questions in its socket.
+# A slow machine's guest is late, which is not lost: at 200 Hz an emulated host's had 14 MB of questions in its socket.
 LAST_ANSWERS_S = ANSWER_TIMEOUT_S * patience() ** 2
 BEFORE_NS = 300_000_000  # of a window's margins
 AFTER_NS = 1_500_000_000
