@@ -196,13 +196,13 @@ class FramesIn:
             return
         loop = asyncio.get_running_loop()
         elsewhere_within_s = loop.time() + ELSEWHERE_WITHIN_S
-        while any(tap.is_drawing for tap in self._taps) and loop.time() < elsewhere_within_s:  # noqa: ASYNC110  # `give_back` looks as often
+        while not all(tap.is_elsewhere for tap in self._taps) and loop.time() < elsewhere_within_s:  # noqa: ASYNC110  # `give_back` looks as often
             await asyncio.sleep(RETURN_S)
         give_up_s = loop.time() + QUIET_WITHIN_S
-        quiet_since_s, waited = loop.time(), -1
+        quiet_since_s, came = loop.time(), -1
         while loop.time() < min(quiet_since_s + QUIET_S, give_up_s):
-            if (now := self.tally()["waited"]) != waited:
-                quiet_since_s, waited = loop.time(), now
+            if (now := sum(tap.came for tap in self._taps)) != came:
+                quiet_since_s, came = loop.time(), now
             await asyncio.sleep(RETURN_S)
 
     def let_places_go(self) -> None:

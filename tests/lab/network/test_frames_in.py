@@ -122,8 +122,9 @@ def test_a_frame_of_the_guest_that_is_flooded_here_late_does_not_draw_the_vm_awa
         there.frames.close()
 
 
+@pytest.mark.parametrize("told_to_run", [False, True], ids=["unrun", "QEMU was told to run and did not"])
 async def test_the_tap_stays_until_the_other_host_has_announced_the_vm(
-    there: Destination, quiet_net: Any, monkeypatch: pytest.MonkeyPatch
+    there: Destination, quiet_net: Any, monkeypatch: pytest.MonkeyPatch, told_to_run: bool
 ) -> None:
     monkeypatch.setattr(frames_in, "QUIET_S", 0.01)
     monkeypatch.setattr(frames_in, "ELSEWHERE_WITHIN_S", 600)
@@ -135,6 +136,8 @@ async def test_the_tap_stays_until_the_other_host_has_announced_the_vm(
     there.frames.draw()
     announce_now([(there.tap, Announcement(GUEST))])
     quiet_net.wait_until(lambda: quiet_net.ports_of(quiet_net.a, GUEST) == [("up0", False)], "the network to follow")
+    if told_to_run:
+        there.frames.run()
     asked = parcels(7)[0].frame
     quiet_net.capture(quiet_net.client, "eth0").send(asked)
     at_tap.wait_for(asked)

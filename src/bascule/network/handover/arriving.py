@@ -81,7 +81,7 @@ class ArrivingTap:
     def __init__(self, tap: Tap, nic: int, *, vhost: bool = False, mac: bytes = b"") -> None:
         """`vhost`: the kernel's vhost-net will serve it; `mac`: the VM's. Raises `Failed` if it cannot be watched."""
         self.nic = nic
-        self._is_elsewhere = not mac  # a frame of the VM's own has come since the draw, if that can be seen
+        self.is_elsewhere = not mac  # the VM's other host has announced it since the draw, if that can be seen
         self._mac = mac
         self.tally = Tally()
         self.watch = TapWatch(tap.name, nic)
@@ -97,7 +97,7 @@ class ArrivingTap:
         self._direct: Counter[int] = Counter()  # by `identity`
         self._kept: list[Parcel] = []  # what came directly, as long as it may have to go back
         self._kept_bytes = 0
-        self._came = 0
+        self.came = 0  # directly, for the VM, as long as they may have to go back
         self._ran = False
 
     def occupy(self) -> None:
@@ -207,24 +207,19 @@ class ArrivingTap:
             if not self.watch.put(parcel):
                 self.tally.lost += 1
 
-    @property
-    def is_drawing(self) -> bool:
-        """Whether frames have come here, and the VM's other host has not announced it since the draw."""
-        return self.tally.waited > 0 and not self._is_elsewhere
-
     def look(self) -> None:
         """Take in what came directly."""
         for _at_us, parcel in self.watch.read():
             self._direct[identity(parcel)] += 1
             is_own = parcel.frame[6:12] == self._mac
-            self._is_elsewhere |= is_own and self.drawn
+            self.is_elsewhere |= is_own and self.drawn
             if not self.running:
                 self.tally.waited += 1
             if self._ran or is_own:
                 continue
-            self._came += 1
+            self.came += 1
             if len(self._kept) < KEPT_FRAMES and self._kept_bytes < KEPT_BYTES:
-                self._kept.append(parcel._replace(number=self._came))
+                self._kept.append(parcel._replace(number=self.came))
                 self._kept_bytes += len(parcel.frame)
 
     def _is_new(self, number: int) -> bool:
