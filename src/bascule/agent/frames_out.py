@@ -37,7 +37,7 @@ from bascule.agent.machines import RunningVm
 from bascule.errors import BasculeError, Failed
 from bascule.migration.model import Move
 from bascule.network.frames import mac_bytes
-from bascule.network.handover.leaving import LeavingQueue, leaving_queues
+from bascule.network.handover.leaving import Given, LeavingQueue, leaving_queues
 from bascule.network.handover.parcel import Parcel, identity
 from bascule.network.handover.place import HELD_S, hold_place, let_place_go, set_places
 from bascule.network.tap import DEFAULT_QUEUE_FRAMES, LONGEST_QUEUE_FRAMES, VIRTIO_HEADER_BYTES
@@ -56,9 +56,11 @@ SEND_DEADLINE_S = 2.0
 FINISH_S = 2.0
 
 
-def _last_given(ring: ReceiveRing, nic: int) -> Parcel | None:
-    given = ring.last_given()
-    return None if given is None else Parcel(nic, 0, given[:VIRTIO_HEADER_BYTES], given[HEADER_BYTES:])
+def _given(ring: ReceiveRing, nic: int, last: int) -> list[Given]:
+    return [
+        Given(used, Parcel(nic, 0, filled[:VIRTIO_HEADER_BYTES], filled[HEADER_BYTES:]))
+        for used, filled in ring.given(last)
+    ]
 
 
 def too_many(came: int, passed_s: float) -> bool:
@@ -200,7 +202,7 @@ class FramesOut:
         for queue in self._queues:
             if (ring := await ReceiveRing.find(self._vm.machine, queue.watch.nic, queue.queue)) is not None:
                 queue.used, queue.free = ring.used, ring.free
-                queue.last_given = partial(_last_given, ring, queue.watch.nic)
+                queue.given = partial(_given, ring, queue.watch.nic)
                 self._rings.append(ring)
 
     # --- the switchover ----------------------------------------------------------------------------------------------
@@ -338,6 +340,7 @@ class FramesOut:
                 return False
             queue.found_back = sum(queue.watch.put(parcel) for parcel in missing)
             self._not_put_back += len(missing) - queue.found_back
+            self._log.info("frames left out", nic=queue.watch.nic, found=len(missing), untold=queue.untold)
         return True
 
     @property
@@ -380,8 +383,12 @@ class FramesOut:
         lost_there = there.get("lost", 0)
         not_carried = sum(queue.not_carried() for queue in self._queues)
         lost, why = self._not_put_back, sorted(self._why)
-        if self._staying and (not self._settled.is_set() or any(queue.is_untold for queue in self._queues)):
-            why.append("whether QEMU has dropped a frame while it stopped could not be told")
+        if self._staying:
+            untold = {queue.untold for queue in self._queues if queue.untold}
+            if not self._settled.is_set():
+                untold.add("there was no time")
+            what = "whether QEMU has dropped a frame while it stopped could not be told"
+            why += [f"{what}: {reason}" for reason in sorted(untold)]
         if self._not_put_back:
             why.append(f"{self._not_put_back} could not be put back")
         if not self._staying:
@@ -409,7 +416,8 @@ class FramesOut:
         """Watch no more."""
         for queue in self._queues:
             queue.close()
-            queue.used = queue.free = queue.last_given = lambda: None
+            queue.used = queue.free = lambda: None
+            queue.given = lambda _last: []
         for ring in self._rings:
             ring.close()
         self._rings.clear()

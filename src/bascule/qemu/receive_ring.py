@@ -98,31 +98,42 @@ class ReceiveRing:
         )
         return used, available
 
-    def last_given(self) -> bytes | None:
-        """The frame that QEMU gave last, after its virtio header of 12 bytes; only for a VM that stands still.
+    def given(self, last: int) -> list[tuple[int, bytes]]:
+        """Of the `last` buffers that were filled, those that are still there, the newest first.
 
-        None where it is not certain to be there: it fills several buffers, or the guest has taken it out and given its
-        place to QEMU again.
+        Each with the used index once it had been filled in, and as what lies in it: a virtio header of 12 bytes, and
+        the frame. Not those of which a frame fills several, nor those that the guest has put in again. None at all
+        where the queue went on meanwhile.
         """
         place = self._place
         try:
-            used, available = self._indices()
-            entry = place.used + _ENTRIES + (used - 1) % place.size * _USED.size
-            descriptor, length = _USED.unpack(self._read(entry, _USED.size))
-            waiting = [(used + at) % place.size for at in range((available - used) % (1 << 16))]
-            ring = struct.unpack(f"<{place.size}H", self._read(place.available + _ENTRIES, 2 * place.size))
-            if descriptor >= place.size or len(waiting) > place.size or descriptor in {ring[at] for at in waiting}:
-                return None
-            address, room, flags, _ = _DESCRIPTOR.unpack(
-                self._read(place.descriptors + descriptor * _DESCRIPTOR.size, _DESCRIPTOR.size)
-            )
-            fits = HEADER_BYTES < length <= min(room, LARGEST_BYTES) and not flags & ~2  # 2: QEMU may write to it
-            if not fits or (address >= HIGH_MEMORY) is not place.high:
-                return None
-            given = self._read(address + place.guest_offset, length)
+            used, available = indices = self._indices()
+            there = struct.unpack(f"<{place.size}H", self._read(place.available + _ENTRIES, 2 * place.size))
+            free = (available - used) % (1 << 16)
+            if free > place.size:
+                return []
+            taken = {there[(used + at) % place.size] for at in range(free)}  # by others than what is looked for
+            found = []
+            for index in range(used, used - min(last, place.size), -1):
+                entry = place.used + _ENTRIES + (index - 1) % place.size * _USED.size
+                descriptor, length = _USED.unpack(self._read(entry, _USED.size))
+                if descriptor < place.size and descriptor not in taken and (filled := self._filled(descriptor, length)):
+                    found.append((index % (1 << 16), filled))
+                taken.add(descriptor)
+            return found if self._indices() == indices else []
         except (OSError, ValueError):
+            return []
+
+    def _filled(self, descriptor: int, length: int) -> bytes | None:
+        """What lies in one buffer. None: not a whole frame."""
+        place = self._place
+        where = place.descriptors + descriptor * _DESCRIPTOR.size
+        address, room, flags, _ = _DESCRIPTOR.unpack(self._read(where, _DESCRIPTOR.size))
+        fits = HEADER_BYTES < length <= min(room, LARGEST_BYTES) and not flags & ~2  # 2: QEMU may write to it
+        if not fits or (address >= HIGH_MEMORY) is not place.high:
             return None
-        return given if given[10:HEADER_BYTES] in (b"\1\0", b"\0\0") else None  # num_buffers
+        filled = self._read(address + place.guest_offset, length)
+        return filled if filled[10:HEADER_BYTES] in (b"\1\0", b"\0\0") else None  # num_buffers
 
     def _read(self, address: int, length: int) -> bytes:
         found = os.pread(self._memory, length, address)

@@ -12,10 +12,12 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from tests.lab.network.pair import Pair
 
 from bascule.network.bridge import sightings
 from bascule.network.first_frame import SO_TIMESTAMPNS
@@ -226,3 +228,9 @@ def quiet_net() -> Iterator[Net]:
     """For a test that counts every frame."""
     with built(is_quiet=True) as net:
         yield net
+
+
+@pytest.fixture
+def pair(quiet_net: Net) -> Iterator[Pair]:
+    with closing(Pair(quiet_net)) as pair:
+        yield pair

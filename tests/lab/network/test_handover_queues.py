@@ -11,6 +11,7 @@ from contextlib import closing
 from typing import Any
 
 import pytest
+from tests.lab.network.pair import shows
 
 from bascule.network.announcement import Announcement, announce_now
 from bascule.network.frames import internet_checksum, mac_bytes
@@ -144,7 +145,7 @@ def test_each_queue_tells_by_the_frame_that_its_guest_got_last(crossing: Crossin
     for number, queue in enumerate(crossing.queues):
         queue.look()
         if got := crossing.gives(number, number + 2):
-            queue.last_given = lambda last=got[-1]: last
+            shows(queue, got[-1])
         read(crossing.there, number, 1)
     crossing.stops()
     crossing.sends(2)
@@ -378,7 +379,8 @@ def test_with_vhost_net_what_waits_in_its_hands_may_be_the_one_that_the_guest_go
             if got:
                 last[number] = got[len(got) // 2 - 1] if len(got) > 1 else None
         for number, queue in enumerate(crossing.queues):
-            queue.last_given = lambda number=number: last.get(number)
+            if (shown := last.get(number)) is not None:
+                shows(queue, shown)
         crossing.stops()
         got = flows(crossing.given + [parcel.frame for parcel in crossing.takes()])
         assert got == everything(crossing)

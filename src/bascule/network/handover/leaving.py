@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import select
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from itertools import accumulate, count, takewhile
+from itertools import count, takewhile
+from typing import NamedTuple
 
 from bascule.errors import Failed
 from bascule.network.handover.counters import Counts, TapCounters
+from bascule.network.handover.left_out import MOST_SWALLOWED, LeftOut
 from bascule.network.handover.parcel import Parcel, identity
 from bascule.network.handover.reckoning import ONE_BUFFER_BYTES, USED_MODULUS, Reckoning, fills_one_buffer
 from bascule.network.handover.watch import TapWatch
@@ -26,9 +28,26 @@ from bascule.network.tap import Tap
 KEPT_FRAMES = 20_000  # more than the longest tap holds
 KEPT_BYTES = 32 << 20
 FEWEST_IN_A_FULL_TAP = 1000  # the kernel's usual length, which taps of earlier versions have
-MOST_SWALLOWED = 2
 VHOST_BATCH = 64  # so many frames vhost-net may have taken out of the tap and not given to the guest yet
 TOLD_BY_BYTES = 16  # at its end: whether two frames may be the same, before all of them is compared
+KEEPS_UP_FRAMES = 256  # with nothing waiting in the tap, the guest has got all but fewer
+KEPT_LOOKS = 8
+MOST_SHOWN = 64  # the guest's queue shows no more than half of these: Linux's driver then puts buffers in again
+
+
+class Given(NamedTuple):
+    """A frame that the guest's receive queue shows, and the used index once it had been filled in."""
+
+    used: int
+    parcel: Parcel
+
+
+class Reference(NamedTuple):
+    """At `at_us` it was seen that the guest got frame `number` last, and the used index was `used`."""
+
+    at_us: int
+    number: int
+    used: int
 
 
 def leaving_queues(tap: Tap, mac: bytes, nic: int, *, vhost: bool = False) -> list[LeavingQueue]:
@@ -41,9 +60,9 @@ def leaving_queues(tap: Tap, mac: bytes, nic: int, *, vhost: bool = False) -> li
 class LeavingQueue:
     """One queue of a tap of a VM that is about to leave. `begin` when its copy begins, `look` often, `stopped` at STOP.
 
-    `used` tells the used index of the guest's receive queue, `free` how many empty buffers lie in it, `last_given` the
-    frame that its guest has got last, `passes` whether a frame passes the filter that its driver has set: None where it
-    is not known.
+    `used` tells the used index of the guest's receive queue, `free` how many empty buffers lie in it, `given` the last
+    frames that its guest has got and the queue still shows, of as many as it is asked for, `passes` whether a frame
+    passes the filter that its driver has set: None where it is not known.
     """
 
     def __init__(
@@ -62,7 +81,7 @@ class LeavingQueue:
         """
         self.used: Callable[[], int | None] = lambda: None
         self.free: Callable[[], int | None] = lambda: None
-        self.last_given: Callable[[], Parcel | None] = lambda: None
+        self.given: Callable[[int], list[Given]] = lambda _last: []
         self.passes: Callable[[bytes], bool | None] = lambda _frame: None
         descriptors = tap.descriptors()
         self.watch: TapWatch = TapWatch(
@@ -75,7 +94,7 @@ class LeavingQueue:
         self.reckoning = Reckoning()
         self.found_back = 0
         self.overflowed = 0  # frames that found the tap full while the VM ran: the guest has not got them
-        self.is_untold = False  # whether a VM that stays lacks a frame
+        self.untold = ""  # why it cannot be said whether a VM that stays lacks a frame
         self.is_unsure = False  # what waited here at STOP may not be carried, and how much that is, is not known
         self.passed_over = 0  # frames for which there was no room before they were carried
         self._mac = mac
@@ -91,16 +110,14 @@ class LeavingQueue:
         self._stopped_us: int | None = None
         self._at_stop: tuple[int, int | None] | None = None  # read, used
         self._dropped_at_stop: int | None = None
-        self._given: tuple[int | None, int | None] = None, None  # the last one that the guest got: as seen, as counted
+        self._given: tuple[int | None, ...] = None, None, None  # what it got last: as seen, by reference, as counted
+        self._references: deque[Reference] = deque(maxlen=KEPT_LOOKS)
         self._undelivered_from: int | None = None
         self._carried_up_to = 0
         self._swallowed = 0
         self._read_at_us = 0
         self._after_stop = 1  # the first that came after STOP
-        self._is_first_known = False  # of those that the guest had not got at STOP
-        self._used_before: int | None = None  # the used index when the guest had got all that came before that one
-        self._most_missing = KEPT_FRAMES
-        self._least_missing = 0
+        self._left_out: LeftOut | None = None
 
     def begin(self) -> None:
         """See all frames from now on."""
@@ -132,8 +149,10 @@ class LeavingQueue:
         self._take_in()
         missed = self.watch.count_missed()
         if counts.dropped != self._counted.dropped or missed != self._missed:
-            self.reckoning.forget()
+            self._forget()
         self._counted, self._missed = counts, missed
+        if not waits:
+            self._refer()
         if self._has_siblings:
             if not waits and self.reckoning.seen == seen:  # all that was seen has been read
                 self._emptied = seen
@@ -147,6 +166,12 @@ class LeavingQueue:
         if still and used is not None:
             self.reckoning.used_at(counts.read, used)
         return self.reckoning.seen - before
+
+    def _refer(self) -> None:
+        given, at_us = self.given(1), time.time_ns() // 1000
+        self._take_in()
+        for number, used in self._places(given, self._up_to_now(self.reckoning.seen - KEEPS_UP_FRAMES)):
+            self._references.append(Reference(at_us, number, used))
 
     def _take_in(self) -> None:
         for at_us, parcel in self.watch.read():
@@ -164,7 +189,7 @@ class LeavingQueue:
         """No vCPU runs since `at_us` on this host's wall clock, by QEMU's STOP: reckon what the guest has got."""
         self._stopped_us = at_us
         if (missed := self.watch.count_missed()) != self._missed:
-            self.reckoning.forget()
+            self._forget()
             self._missed = missed
         counts, used = self._counts_now(), self.used()
         self._at_stop = None if counts is None else (counts.read, used)
@@ -175,6 +200,8 @@ class LeavingQueue:
         first, dropped = after_stop, 0
         if counts is not None:
             dropped = counts.dropped - self._counted.dropped  # since the last look: seen, and never read
+            if dropped:
+                self._references.clear()
         on_its_way = VHOST_BATCH if self._vhost else MOST_SWALLOWED  # of those that are seen and do not wait, at most
         certainly = max(0, self._emptied - on_its_way)  # it has got them
         if counts is not None and not self._has_siblings:
@@ -183,16 +210,19 @@ class LeavingQueue:
                 last_read += dropped  # else all that waited before them waits still
             first = after_stop if last_read is None else min(after_stop, last_read + 1)
             certainly = 0 if reckoning.ahead is None else first - 1 - on_its_way
-        counted = None if used is None else reckoning.delivered_up_to(used)
-        self._given = self._number_of(self.last_given(), range(certainly, first)), counted
+        shown = next((number for number, _ in self._places(self.given(1), range(certainly, first))), None)
         self._read_at_us = time.time_ns() // 1000
+        referred = counted = None
+        if used is not None:
+            referred, counted = self._by_reference(used), reckoning.delivered_up_to(used)
+        self._given = shown, referred, counted
         told = next((given for given in self._given if given is not None and certainly <= given < first), None)
         self.is_unsure = self._has_siblings and told is None and (0 if self._vhost else self._emptied) < first - 1
         first = first if told is None else told + 1
         self._undelivered_from = first
         self._carried_up_to = first - 1
-        self._is_first_known = told is not None
-        self._used_before = used if self._is_first_known else None
+        if told is not None and used is not None:
+            self._left_out = LeftOut(first, used)
         self._after_stop = after_stop
         if self._kept:
             self.passed_over += max(0, self._kept[0][1].number - first)
@@ -201,33 +231,69 @@ class LeavingQueue:
             if self._has_siblings or first + dropped <= after_stop:
                 self.overflowed -= dropped  # they are carried
 
-    def runs_again(self, at_us: int) -> None:
-        """The VM runs on here since `at_us`: if it did when the stop was reckoned, what it had got then was not seen.
+    def _forget(self) -> None:
+        """Frames were seen that never came into the tap, or came unseen: their number is not to be relied on."""
+        self.reckoning.forget()
+        self._references.clear()
 
-        Where the counts tell how much it had got, it can still be told whether it lacks a frame, and not which.
-        """
-        used, counted = self._at_stop[1] if self._at_stop else None, self._given[1]
-        if at_us > self._read_at_us:
+    def _by_reference(self, used: int) -> int | None:
+        """The number of the last frame that the guest has got, by one that it was seen to have got before."""
+        if not self._references or self._references[-1].number < self.reckoning.uncertain:
+            return None
+        return self._references[-1].number + (used - self._references[-1].used) % USED_MODULUS
+
+    def runs_again(self, at_us: int) -> None:
+        """It runs on here since `at_us`. If it did when the stop was reckoned, what it had got then was not seen."""
+        if self._stopped_us is None:
             return
-        self._is_first_known = False
+        if at_us <= self._read_at_us:
+            self._begin_before_the_stop(self._stopped_us)
+        self._see_places()
+
+    def _begin_before_the_stop(self, stopped_us: int) -> None:
+        """Tell what is left out from the last frame on of which it is known that the guest got it before the stop.
+
+        If there is none, and the counts tell how much it had got, it can still be told whether it lacks a frame, and
+        not which.
+        """
+        self._left_out = None
         self._undelivered_from = self._after_stop
-        self._used_before = None
-        if used is not None and counted is not None:
-            self._used_before = (used - counted + self._after_stop - 1) % USED_MODULUS
+        used, counted = self._at_stop[1] if self._at_stop else None, self._given[-1]
+        if before := [reference for reference in self._references if reference.at_us <= stopped_us]:
+            self._undelivered_from = before[-1].number + 1
+            self._left_out = LeftOut(self._undelivered_from, before[-1].used, at_stop=False)
+        elif used is not None and counted is not None:
+            used_before = (used - counted + self._after_stop - 1) % USED_MODULUS
+            self._left_out = LeftOut(self._after_stop, used_before, at_stop=False, is_certain=False)
+
+    def _see_places(self) -> None:
+        """While the queue still shows them, learn which frames the guest has got since it runs on here."""
+        if self._left_out is not None:
+            given = self.given(MOST_SHOWN)
+            self._take_in()
+            self._left_out.shows(self._places(given, self._up_to_now(self._left_out.first)))
 
     def _counts_now(self) -> Counts | None:
         with suppress(Failed):
             return self._counters.read()
         return None
 
-    def _number_of(self, given: Parcel | None, numbers: range) -> int | None:
-        """Which of the frames with these numbers this is. None: none of them, or more than one."""
-        if given is None:
-            return None
-        wanted, end = identity(given), given.frame[-TOLD_BY_BYTES:]
-        alike = (parcel for _, parcel in self._since(numbers.start) if parcel.frame[-TOLD_BY_BYTES:] == end)
-        found = [parcel.number for parcel in alike if parcel.number in numbers and identity(parcel) == wanted]
-        return found[0] if len(found) == 1 else None
+    def _up_to_now(self, first: int) -> range:
+        return range(first, self.reckoning.seen + 1)
+
+    def _places(self, given: Iterable[Given], numbers: range) -> list[tuple[int, int]]:
+        """Which of the frames with these numbers were given, and the used index of each; without those alike."""
+        by_end: dict[bytes, list[Parcel]] = defaultdict(list)
+        for _, parcel in self._since(numbers.start):
+            if parcel.number in numbers:
+                by_end[parcel.frame[-TOLD_BY_BYTES:]].append(parcel)
+        found = []
+        for used, shown in given:
+            alike = by_end.get(shown.frame[-TOLD_BY_BYTES:], [])
+            same = [parcel.number for parcel in alike if identity(parcel) == identity(shown)]
+            if len(same) == 1:
+                found.append((same[0], used))
+        return found
 
     def _since(self, first: int) -> list[tuple[int, Parcel]]:
         """What is kept from a number on and when it came, the newest first: there may be thousands, few are wanted."""
@@ -258,51 +324,54 @@ class LeavingQueue:
         return self.passed_over + self.watch.count_missed() - self._missed
 
     def look_again(self) -> None:
-        """While the VM stands still: see how many frames QEMU has taken out of the tap, which it does not give it."""
-        if self._undelivered_from is None or self._at_stop is None or self._has_siblings:
+        """While the VM stands still: see how many frames QEMU has taken out of the tap, which it does not give it.
+
+        If the VM runs here again, QEMU first gives it what it has kept, and reads on then.
+        """
+        if self._undelivered_from is None or self._at_stop is None:
             return
         with suppress(Failed):  # the tap is gone
-            last = self.reckoning.read_up_to(self.reads())
-            # If the VM runs here again, QEMU first gives it what it has kept, and reads on then.
-            if last is not None and self.used() == self._at_stop[1]:
-                self._swallowed = max(self._swallowed, last - self._undelivered_from + 1)
+            read = None if self._has_siblings else self.reckoning.read_up_to(self.reads())
+            if self.used() != self._at_stop[1]:
+                self._see_places()
+            elif read is not None:
+                self._swallowed = max(self._swallowed, read - self._undelivered_from + 1)
 
     def missing(self, *, last_look: bool = False) -> list[Parcel] | None:
         """For a VM that runs on here: frames that were taken out of the tap while it stood still, and not given to it.
 
-        Those are the first ones after what it had got. As many are missing as have come since, less those that it has
-        got since; but a frame on its way to it counts as well, so that is the most. The frame that it got last tells
-        the least: those up to that one, less those that it has got. None: they differ, or the last frame is not to be
-        seen, so look again in a few ms, before others put frames into the tap. Where it cannot be told, `is_untold`.
+        None: that is not known yet, so look again in a few ms, before others put frames into the tap. Where it cannot
+        be told, `untold` says why.
         """
-        first, before, used = self._undelivered_from, self._used_before, self.used()
-        if first is None:
+        if self._undelivered_from is None:
             return []
-        now_us = time.time_ns() // 1000  # what comes between the two counts as on its way
-        last_given = self.last_given()
-        is_steady, counts = self.used() == used, self._counts_now()
+        left_out, used, now_us = self._left_out, self.used(), time.time_ns() // 1000  # what comes later is on its way
+        counts = self._counts_now()
         self._take_in()
-        whole = self.reckoning.seen - first + 1 == len(since := self._since(first))
+        if left_out is None or used is None:
+            return self._cannot_tell("it is not known what the guest had got")
+        if counts is None or counts.dropped != self._dropped_at_stop or self.watch.count_missed() != self._missed:
+            return self._cannot_tell("frames found the tap full, or came unseen")
+        since = self._since(left_out.first)
         came = [parcel for _, parcel in takewhile(lambda kept: kept[0] <= now_us, since[::-1])]
         fills = [self._fills(parcel.frame) for parcel in came]
-        dropped = counts is None or counts.dropped != self._dropped_at_stop or self.watch.count_missed() != self._missed
-        if before is None or used is None or dropped or not whole or None in fills:
-            self.is_untold = True
-            return []
-        filled = list(accumulate((fill or 0 for fill in fills), initial=0))
-        got = (used - before) % USED_MODULUS
-        if got <= filled[-1] and not self._readable.poll(0) and self.free():
-            self._most_missing = min(self._most_missing, filled[-1] - got)
-        # Before it has got one, the last one is of before the stop, and may be like one that came since.
-        last = self._number_of(last_given, range(first, first + len(came))) if is_steady and got else None
-        if last is not None:
-            self._least_missing = max(self._least_missing, filled[last - first + 1] - got)
-        if self._least_missing < self._most_missing and not last_look:
-            return None
-        missing = self._most_missing
-        self.is_untold = self._least_missing != missing or missing > (MOST_SWALLOWED if self._is_first_known else 0)
+        if len(since) < len(self._up_to_now(left_out.first)) or None in fills:
+            return self._cannot_tell("too many frames came, or one that may fill several of the guest's buffers")
+        self._see_places()
         filling = [parcel for parcel, fill in zip(came, fills, strict=True) if fill]
-        return [] if self.is_untold else filling[:missing]
+        if not self._readable.poll(0) and self.free():
+            left_out.nothing_waits(len(filling), used)
+        try:
+            missing = left_out.told([parcel.number for parcel in filling])
+        except ValueError as error:
+            return self._cannot_tell(str(error))
+        if missing is None:
+            return self._cannot_tell("the guest did not take all in time, or does not show it") if last_look else None
+        return [parcel for parcel in filling if parcel.number in missing]
+
+    def _cannot_tell(self, why: str) -> list[Parcel]:
+        self.untold = why
+        return []
 
     def _fills(self, frame: bytes) -> int | None:
         """How many of the guest's buffers a frame fills, as far as it is known."""
@@ -327,7 +396,8 @@ class LeavingQueue:
             "read_at_stop": None if self._at_stop is None else self._at_stop[0],
             "used_at_stop": None if self._at_stop is None else self._at_stop[1],
             "last_given": self._given[0],
-            "last_by_counts": self._given[1],
+            "last_by_reference": self._given[1],
+            "last_by_counts": self._given[2],
             "undelivered_from": self._undelivered_from,
         }
 
