@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import platform
 import shutil
 import socket
 import struct
@@ -18,6 +19,8 @@ from typing import Any
 
 import pytest
 
+from bascule.lab.newer_qemu import lab_qemu
+from bascule.lab.places import CACHE
 from bascule.qemu.command_line import LaunchPaths, build
 from bascule.qemu.process import read_log
 from bascule.vm.definition import MAX_DISKS, MAX_NICS, Definition, Disk, Nic
@@ -48,20 +51,23 @@ VM = Definition(
     nics=(Nic("br0", "52:54:00:00:00:01"), Nic("br0", "52:54:00:00:00:02")),
     vnc=True,
 )
+TAPS_CUT_UDP = tuple(map(int, platform.release().split(".")[:2])) >= (6, 2)
 BOTH_MACHINES = pytest.mark.parametrize("machine", ["pc-q35-7.2", "pc-i440fx-7.2"])
 
 
 class Qemu:
     """One QEMU process with the rawest of QMP sessions."""
 
-    def __init__(self, definition: Definition, directory: Path, *, incoming: bool = False) -> None:
+    def __init__(
+        self, definition: Definition, directory: Path, *, incoming: bool = False, binary: str = "qemu-system-x86_64"
+    ) -> None:
         self.paths = LaunchPaths(str(directory))
         directory.mkdir(mode=0o700)
         os.chown(directory, USER, USER)
         taps = [_open_tap() for _ in definition.nics]
         argv = build(
             definition,
-            binary="qemu-system-x86_64",
+            binary=binary,
             accelerator="tcg",
             paths=self.paths,
             tap_fds=[[tap] for tap in taps],
@@ -226,6 +232,18 @@ def test_promised_machine(vm: Definition, machine: str, launch: Callable[..., Qe
     ]
     assert process_uids == [str(USER)] * 4
     assert Path(qemu.paths.pidfile).read_text().strip() == str(qemu.process.pid)
+    qemu.quit()
+
+
+@pytest.mark.parametrize("cuts_udp", [False, True])
+def test_only_a_card_that_is_defined_so_offers_to_cut_udp(
+    vm: Definition, launch: Callable[..., Qemu], cuts_udp: bool
+) -> None:
+    """An older kernel's tap cannot, and QEMU refuses a guest that uses it there."""
+    card = replace(vm.nics[0], udp_segmentation=cuts_udp)
+    qemu = launch(replace(vm, nics=(card,), machine="pc-q35-8.2"), "one", binary=str(lab_qemu(CACHE)))
+    offered = qemu.ask("x-query-virtio-status", path="/machine/peripheral/nic0/virtio-backend")["host-features"]
+    assert any("_USO" in feature for feature in offered["dev-features"]) is (cuts_udp and TAPS_CUT_UDP)
     qemu.quit()
 
 

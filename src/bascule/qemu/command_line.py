@@ -32,7 +32,8 @@ What was chosen, and why:
 - Which blocks the destination may touch before it runs is a migration capability (late-block-activate).
 - Who serves a NIC, QEMU or the kernel's vhost-net, is the host's affair, and a VM moves between both. What vhost-net
   does not offer on every kernel, resetting a single queue (Linux 6.2), a NIC that it may serve does not have at all:
-  a feature that the guest has taken must be there on every host.
+  a feature that the guest has taken must be there on every host. Nor does a NIC cut UDP into packets, unless its
+  definition says so: a tap can since Linux 6.2, and QEMU offers it to the guest wherever the tap can.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ _NIC_SLOTS = range(0x18, 0x1F)
 TCG_MEMORY_GAP_KIB = 8
 FIRST_WITHOUT_TCG_TRAP = (9, 0)
 FIRST_WITH_QUEUE_RESET = (7, 2)
+FIRST_WITH_UDP_SEGMENTATION = (8, 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +246,8 @@ def _nic(definition: Definition, index: int, bus: str, fds: Sequence[int], vhost
         device += f",mq=on,vectors={2 * nic.queues + 2}"
     if nic.vhost and machine_version(definition.machine) >= FIRST_WITH_QUEUE_RESET:
         device += ",queue_reset=off"
+    if not nic.udp_segmentation and machine_version(definition.machine) >= FIRST_WITH_UDP_SEGMENTATION:
+        device += ",host_uso=off,guest_uso4=off,guest_uso6=off"
     server = f"vhost=on,{_descriptors('vhostfd', vhost)}" if vhost else "vhost=off"
     return ["-netdev", f"tap,id=net{index},{_descriptors('fd', fds)},{server}", "-device", device]
 

@@ -59,13 +59,15 @@ class Nic:
     """A network card on the host's bridge of that name. `mac` is in lower case with colons.
 
     `queues`: pairs of queues, each for a vCPU of the guest's. `vhost`: the kernel's vhost-net serves it on hosts that
-    have that, and QEMU on others.
+    have that, and QEMU on others. `udp_segmentation`: the guest may leave it to the card to cut UDP into packets, and
+    be left with what is to be cut, where the host's tap can (Linux 6.2 and later): it then moves to no older one.
     """
 
     bridge: str
     mac: str
     queues: int = 1
     vhost: bool = False
+    udp_segmentation: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
 
 from bascule.errors import Finding, Refused
 from bascule.vm import rules
@@ -65,7 +66,7 @@ def read(values: Mapping[str, object], origin: str, new_uuid: str | None, memory
         top.mistake("boot", "there is nothing to boot from", "add a [boot] table with a kernel, or a [[disks]] table")
     boot = _boot(boot_table, top) if boot_table else None
     disks = _disks(disk_tables, top)
-    nics = _nics(nic_tables, top, uuid, vcpus, vhost_unsaid=new_uuid is not None)
+    nics = _nics(nic_tables, top, uuid, vcpus, is_new=new_uuid is not None)
     if findings:
         raise Refused.from_findings(f"read the VM definition {origin}", findings)
     return Definition(
@@ -94,25 +95,26 @@ def _disks(tables: list[Table], top: Table) -> tuple[Disk, ...]:
     return tuple(disks)
 
 
-def _nics(tables: list[Table], top: Table, uuid: str, vcpus: int, *, vhost_unsaid: bool) -> tuple[Nic, ...]:
-    given: list[tuple[str, str, int, bool]] = []
+def _nics(tables: list[Table], top: Table, uuid: str, vcpus: int, *, is_new: bool) -> tuple[Nic, ...]:
+    given: list[Nic] = []
     seen: dict[str, str] = {}
     for table in tables:
         bridge = table.require("bridge", rules.BRIDGE, "")
         mac = table.take("mac", rules.MAC, "")
         queues = table.take("queues", rules.QUEUES, 1)
-        vhost = table.take("vhost", rules.FLAG, vhost_unsaid)
+        vhost = table.take("vhost", rules.FLAG, is_new)
+        udp_segmentation = table.take("udp_segmentation", rules.FLAG, not is_new)
         table.finish(elsewhere=top.known)
         _refuse_twice(table, "mac", mac, seen)
         if queues > vcpus:
             table.mistake("queues", f"{queues} queues are more than the VM has vCPUs", f"allowed: up to {vcpus}")
-        given.append((bridge, mac, queues, vhost))
+        given.append(Nic(bridge, mac, queues, vhost, udp_segmentation))
     nics: list[Nic] = []
     taken = set(seen)
-    for index, (bridge, mac, queues, vhost) in enumerate(given):
-        chosen = mac or stable_mac(uuid, index, taken)
+    for index, nic in enumerate(given):
+        chosen = nic.mac or stable_mac(uuid, index, taken)
         taken.add(chosen)
-        nics.append(Nic(bridge, chosen, queues, vhost))
+        nics.append(replace(nic, mac=chosen))
     return tuple(nics)
 
 

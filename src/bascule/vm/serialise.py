@@ -10,28 +10,15 @@ from bascule.vm.definition import Definition, Nic
 from bascule.vm.parse import read
 
 _MIB_PER_GIB = 1024
+# What a NIC is as JSON that does not say it, as agents wrote it before there was a key for it; and as a file.
+_OLDER_NIC: Mapping[str, object] = {"queues": 1, "vhost": False, "udp_segmentation": True}
+_UNSAID_NIC: Mapping[str, object] = {"queues": 1, "vhost": True, "udp_segmentation": False}
 
 
 def to_dict(definition: Definition) -> dict[str, Any]:
     """Plain values for JSON; the keys are the fields' names."""
     fields = asdict(definition)
-    return fields | {"disks": list(fields["disks"]), "nics": [_nic(nic) for nic in definition.nics]}
-
-
-def _nic(nic: Nic) -> dict[str, Any]:
-    """Without what agents of older versions do not know, where it is as with them."""
-    fields = asdict(nic)
-    if nic.queues == 1:
-        del fields["queues"]
-    if not nic.vhost:
-        del fields["vhost"]
-    return fields
-
-
-def _toml_nic(nic: Nic) -> dict[str, Any]:
-    """The other way round: in a file vhost-net is what is not said."""
-    fields = _nic(nic)
-    return fields | {"vhost": False} if fields.pop("vhost", None) is None else fields
+    return fields | {"disks": list(fields["disks"]), "nics": [_but(nic, _OLDER_NIC) for nic in definition.nics]}
 
 
 def from_dict(data: Mapping[str, Any], origin: str = "as JSON") -> Definition:
@@ -60,7 +47,7 @@ def to_toml(definition: Definition) -> str:
     for disk in definition.disks:
         lines += _section("[[disks]]", asdict(disk))
     for nic in definition.nics:
-        lines += _section("[[nics]]", _toml_nic(nic))
+        lines += _section("[[nics]]", _but(nic, _UNSAID_NIC))
     return "\n".join(lines) + "\n"
 
 
@@ -75,3 +62,8 @@ def _value(value: str | bool | int) -> str:
         return str(value)
     # All strings of a definition are printable, so only these two characters need escaping.
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _but(nic: Nic, unsaid: Mapping[str, object]) -> dict[str, Any]:
+    """Its fields, without those that are as they are where they are not said."""
+    return {key: value for key, value in asdict(nic).items() if key not in unsaid or value != unsaid[key]}

@@ -77,6 +77,17 @@ def test_queues_that_older_machines_cannot_reset_need_not_be_kept_from_it() -> N
         assert any("queue_reset" in device for device in options(arguments, "-device")) is told, machine
 
 
+@pytest.mark.parametrize("machine", ["pc-q35-8.1", "pc-q35-8.2", "pc-i440fx-noble", "pc-q35-jammy"])
+def test_a_nic_offers_no_segmentation_of_udp_that_older_kernels_lack(machine: str) -> None:
+    """Nor are machines told of it whose QEMU may not know the property, and which do not offer it."""
+    off = ",host_uso=off,guest_uso4=off,guest_uso6=off"
+    nics = (Nic("br0", "52:54:00:00:00:01", udp_segmentation=False), Nic("br0", "52:54:00:00:00:02"))
+    arguments = argv(replace(FULL, machine=machine, nics=nics))
+    cards = [device for device in options(arguments, "-device") if device.startswith("virtio-net-pci")]
+    assert [card.endswith(off) for card in cards] == [machine in {"pc-q35-8.2", "pc-i440fx-noble"}, False]
+    assert not any("uso" in card.removesuffix(off) for card in cards)
+
+
 def test_every_argument() -> None:
     # Guest-visible arguments of an existing definition must never change: agents of two versions move VMs.
     storage = '"discard": "unmap", "cache": {"direct": true, "no-flush": false}}'

@@ -52,7 +52,7 @@ def test_commented_lines_of_the_example_are_valid_too() -> None:
     uncommented = "\n".join([*lines[:start], *boot, *lines[start:]]).replace("# mac", "mac")
     definition = parse(uncommented, "web.toml", UUID)
     assert definition.boot == KernelBoot("/srv/vms/vmlinuz", "/srv/vms/initrd.img", "console=ttyS0 root=/dev/vda1")
-    assert definition.nics == (Nic("br0", "52:54:00:12:34:56", vhost=True),)
+    assert definition.nics == (Nic("br0", "52:54:00:12:34:56", vhost=True, udp_segmentation=False),)
 
 
 def test_defaults() -> None:

@@ -75,6 +75,16 @@ def test_a_nic_of_an_agent_that_knew_no_vhost_net_stays_as_it_is() -> None:
     assert parse(to_toml(from_dict(to_dict(without))), "web.toml", OTHER_UUID) == without
 
 
+def test_a_nic_of_an_agent_that_left_it_to_the_tap_to_cut_udp_stays_as_it_is() -> None:
+    text = 'name = "web"\nmemory = 64\n[boot]\nkernel = "/k"\n[[nics]]\nbridge = "b"\n'
+    new = parse(text, "web.toml", OTHER_UUID)
+    older = to_dict(new)
+    assert older["nics"][0].pop("udp_segmentation") is False
+    assert from_dict(older).nics[0].udp_segmentation
+    assert parse(to_toml(from_dict(older)), "web.toml", OTHER_UUID) == from_dict(older)
+    assert "udp_segmentation" not in to_toml(new)
+
+
 @settings(deadline=None)
 @given(definitions())
 def test_json_comes_back_equal(definition: Definition) -> None:
@@ -110,6 +120,7 @@ def test_toml_reads_well() -> None:
         'bridge = "b"',
         'mac = "m"',
         "vhost = false",
+        "udp_segmentation = true",
     ]
 
 
