@@ -315,15 +315,11 @@ class FramesOut:
             self._put_in(back)
 
     async def _learn_filters(self) -> None:
-        """Learn which frames the guest's cards turn away; vhost-net knows no filter."""
-        served = self._vm.served_by_vhost()
+        """Learn which frames the guest's cards turn away."""
         filters = await rx_filters(self._vm.machine)
         for queue in self._queues:
-            nic = queue.watch.nic
-            if served[nic]:
-                queue.passes = lambda _frame: True
-            elif nic in filters:
-                queue.passes = filters[nic].passes
+            if queue.watch.nic in filters:
+                queue.passes = filters[queue.watch.nic].passes
 
     async def settle(self) -> None:
         """If the VM stood still and stays, wait until it has its frames, as far as can be told."""

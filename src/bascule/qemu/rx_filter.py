@@ -1,5 +1,7 @@
 """Which frames a virtio card of QEMU's gives to its guest: those that the guest's driver has asked for.
 
+The kernel's vhost-net knows no filter, and gives it all.
+
 QEMU tells the filter (`query-rx-filter`), but for broadcasts: of these it says the contrary of what is (seen with
 10.0.2). A card that turned them away could not be found by ARP, so they are taken to pass.
 """
@@ -18,6 +20,7 @@ _BROADCAST = b"\xff" * 6
 _VLAN_TAG = b"\x81\x00"
 _VLAN_ID = 0xFFF
 _NAME = re.compile(r"nic(\d+)")
+_STATUS = "x-query-virtio-status"
 _DEADLINE_S = 1.0
 
 
@@ -60,6 +63,9 @@ class RxFilter:
         return destination == _BROADCAST or asked_for is None or destination in asked_for
 
 
+EVERYTHING = RxFilter(promiscuous=True, unicast=None, multicast=None, vlans=None)
+
+
 def _bytes(mac: str) -> bytes:
     return bytes.fromhex(mac.replace(":", ""))
 
@@ -70,7 +76,9 @@ async def rx_filters(machine: QemuMachine) -> dict[int, RxFilter]:
     try:
         for answer in await machine.execute("query-rx-filter", deadline_s=_DEADLINE_S):
             if name := _NAME.fullmatch(answer["name"]):
-                found[int(name[1])] = RxFilter.from_answer(answer)
+                where = {"path": f"/machine/peripheral/{answer['name']}/virtio-backend"}
+                status = await machine.execute(_STATUS, where, deadline_s=_DEADLINE_S)
+                found[int(name[1])] = EVERYTHING if status["vhost-started"] else RxFilter.from_answer(answer)
     except (BasculeError, LookupError, TypeError, ValueError):
         pass
     return found
