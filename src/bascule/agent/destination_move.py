@@ -44,6 +44,7 @@ QUIET_S = 2.0  # without news, facts are written
 AGAIN_S = 1.0
 ANSWER_WITHIN_S = destination.ARRIVAL_S + 0.5  # the source's next question may refuse what is overdue by then
 RUN_FIRST_S = 0.02
+GIVEN_BACK_WITHIN_S = 5.0
 HOLD_PLACES_AFTER_S = 0.02  # after the announcement and the answer to the source, which are waited for
 RECEIVES = (destination.Receiving, destination.Loaded, destination.Taking, destination.Starting)
 SETTLED = (destination.Ran, destination.Discarding, destination.Discarded)
@@ -269,8 +270,10 @@ class DestinationMove:
         if not self._resumed.is_set() and (watch := self._host.first_frames.pop(self.move.id, None)) is not None:
             watch.close()
         self._unsubscribe()  # the VM may move on, and its QEMU's events are not ours any more
-        if self._incoming is not None and self._look_again in self._incoming.on_back:
-            self._incoming.on_back.remove(self._look_again)
+        if self._incoming is not None:
+            self._incoming.before_end = None
+            if self._look_again in self._incoming.on_back:
+                self._incoming.on_back.remove(self._look_again)
 
     def _look_again(self) -> None:
         if self._copy is not None and isinstance(self.state, destination.Receiving):
@@ -399,8 +402,18 @@ class DestinationMove:
     def _decided(self, held: Decision) -> None:
         self._times["decided"] = wall_us()
         if held is Decision.TAKEN and self._incoming is not None:
+            self._incoming.before_end = self._until_given_back
             self._host.machines.take_over(self._incoming)
         self.deliver(facts.Decided(held))
+
+    async def _until_given_back(self) -> None:
+        """QEMU has ended by itself: if the VM goes back unrun, frames come to its taps until its copy is destroyed."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GIVEN_BACK_WITHIN_S):
+                if self._letting_run is not None:
+                    await asyncio.wait([self._letting_run])
+                if self._never_ran():
+                    await self.ended.wait()
 
     def _never_ran(self) -> bool:
         """Whether it is certain that no vCPU has run here. What an operator gave to this host is not given back."""

@@ -54,6 +54,7 @@ class RunningVm:
     arrival: ArrivalWatch | None = None  # of the last move to here
     busy: str | None = None  # the id of the move that it takes part in
     on_back: list[Callable[[], None]] = field(default_factory=list)  # told when a lost session to QEMU stands again
+    before_end: Callable[[], Awaitable[None]] | None = None  # waited for if QEMU ends by itself, before its taps go
 
     @property
     def uuid(self) -> str:
@@ -292,6 +293,8 @@ class Machines:
             await self._host.journal.set_process(vm.uuid, None, None, "stopped")
         except BasculeError as error:  # the next agent will find that the process is gone
             self._log.warning("the end of a QEMU cannot be written", vm=vm.definition.name, why=str(error))
+        if vm.before_end is not None:
+            await vm.before_end()  # or `destroy` ends it meanwhile
         await self._end(vm)
 
     async def _end(self, vm: RunningVm, before_taps: Callable[[], Awaitable[None]] | None = None) -> None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import signal
+import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,37 @@ def test_a_switchover_that_fails_gives_the_frames_back(place: Callable[..., Plac
     assert "STOP" in [mark["what"] for mark in report["marks"]]
     assert (report["frames"]["lost"], report["frames"]["why"]) == (0, "")
     there.move("h1", "h2", "--max-blackout", "5s")
+
+
+@contextmanager
+def nothing_can_be_written(journal: Path) -> Iterator[None]:
+    """Somebody else writes to it."""
+    with closing(sqlite3.connect(journal, isolation_level=None)) as other:
+        other.execute("begin immediate")
+        yield
+        other.execute("rollback")
+
+
+def test_a_vm_that_goes_back_unrun_gets_its_frames(place: Callable[..., Place], tmp_path: Path) -> None:
+    """It belongs to the destination already when its QEMU dies, and nobody has told it to run."""
+    there = place(**BUSY)
+    journal = there.lab.host("h2").places.state / "journal.db"
+    with client(there, tmp_path) as felt:
+        command = there.start("h1", "migrate", "guest", "h2", "--max-blackout", "5s", "--json")
+        there.wait_phase("h1", "switching-over")
+        with nothing_can_be_written(journal):
+            there.wait_phase("h1", "deciding")
+            there.kill_qemu("h2", signal.SIGSTOP)
+        with closing(sqlite3.connect(journal)) as reader:
+            there.wait(lambda: reader.execute("select * from vm where here = 1").fetchall(), "h2 to take it")
+        there.kill_qemu("h2")
+        out, err = command.communicate(timeout=60)
+        assert command.returncode == 3, (out + err).decode()
+        report = json.loads(out)
+        there.assert_only_on("h1")
+        assert_nothing_lost(felt() | {"frames": report["frames"]})
+    assert "gave it back unrun" in report["reason"], report["reason"]
+    assert (report["frames"]["lost"], report["frames"]["why"]) == (0, "")
 
 
 def test_a_destination_agent_that_is_frozen_in_the_switchover(place: Callable[..., Place], tmp_path: Path) -> None:
