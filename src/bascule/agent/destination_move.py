@@ -402,7 +402,8 @@ class DestinationMove:
     def _decided(self, held: Decision) -> None:
         self._times["decided"] = wall_us()
         if held is Decision.TAKEN and self._incoming is not None:
-            self._incoming.before_end = self._until_given_back
+            if self._frames is not None and self._incoming.taps:
+                self._incoming.before_end = self._until_given_back
             self._host.machines.take_over(self._incoming)
         self.deliver(facts.Decided(held))
 

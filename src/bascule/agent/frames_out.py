@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import groupby
@@ -204,6 +204,7 @@ class FramesOut:
                 queue.used, queue.free = ring.used, ring.free
                 queue.given = partial(_given, ring, queue.watch.nic)
                 self._rings.append(ring)
+        await self._learn_filters()
 
     # --- the switchover ----------------------------------------------------------------------------------------------
 
@@ -301,12 +302,12 @@ class FramesOut:
         """If the VM stays, put in what is missing, as soon as it can be told, and then what has come back."""
         try:
             await self._runs_here.wait()
-            unsettled = list(self._queues) if self._stopped.is_set() else []
-            if unsettled:
+            cards = self._cards() if self._stopped.is_set() else []
+            if cards:
                 await self._learn_filters()
             for left in reversed(range(SETTLE_TRIES)):
-                unsettled = [queue for queue in unsettled if not self._put_missing(queue, last_look=not left)]
-                if not unsettled:
+                cards = [queues for queues in cards if not self._put_missing(queues, last_look=not left)]
+                if not cards:
                     break
                 await asyncio.sleep(SETTLE_S)
         finally:
@@ -328,16 +329,22 @@ class FramesOut:
                 async with asyncio.timeout(FINISH_S):
                     await self._settled.wait()
 
-    def _put_missing(self, queue: LeavingQueue, *, last_look: bool) -> bool:
-        """Whether that is done with."""
+    def _put_missing(self, queues: Sequence[LeavingQueue], *, last_look: bool) -> bool:
+        """Whether that is done with, for a card. What is put in may come into any of its queues, so all tell first."""
         with self._beside("what QEMU dropped cannot be put in"):
-            missing = queue.missing(last_look=last_look)
-            if missing is None:
+            told = [(queue, queue.missing(last_look=last_look)) for queue in queues]
+            if any(missing is None for _, missing in told):
                 return False
-            queue.found_back = sum(queue.watch.put(parcel) for parcel in missing)
-            self._not_put_back += len(missing) - queue.found_back
-            self._log.info("frames left out", nic=queue.watch.nic, found=len(missing), untold=queue.untold)
+            for queue, missing in told:
+                queue.found_back = sum(queue.watch.put(parcel) for parcel in missing or ())
+                self._not_put_back += len(missing or ()) - queue.found_back
+                nic = queue.watch.nic
+                self._log.info("frames left out", nic=nic, found=queue.found_back, untold=queue.untold)
         return True
+
+    def _cards(self) -> list[list[LeavingQueue]]:
+        """The queues of each."""
+        return [list(queues) for _, queues in groupby(self._queues, key=lambda queue: queue.watch.nic)]
 
     @property
     def stays(self) -> bool:
@@ -354,17 +361,16 @@ class FramesOut:
 
     def _put_in(self, parcels: list[Parcel]) -> None:
         with self._beside("what came back cannot be put in"):
-            for nic, queues in groupby(self._queues, key=lambda queue: queue.watch.nic):
-                of_nic = list(queues)
-                here = Counter(identity(parcel) for queue in of_nic for parcel in queue.came_here())
+            for queues in self._cards():
+                here = Counter(identity(parcel) for queue in queues for parcel in queue.came_here())
                 for parcel in parcels:
                     place = (parcel.nic, parcel.number)
-                    if parcel.nic != nic or place in self._came_back:  # or it is sent again
+                    if parcel.nic != queues[0].watch.nic or place in self._came_back:  # or it is sent again
                         continue
                     self._came_back.add(place)
                     if here[identity(parcel)] > 0:  # it was flooded to both hosts
                         here[identity(parcel)] -= 1
-                    elif of_nic[0].watch.put(parcel):
+                    elif queues[0].watch.put(parcel):
                         self._put_back += 1
                     else:
                         self._not_put_back += 1

@@ -37,6 +37,7 @@ KEPT_FRAMES = 20_000
 KEPT_NUMBERS = 20_000
 KEPT_BYTES = 64 << 20
 _ALL = 1 << 20
+RARP = b"\x80\x35"  # by which hosts announce a VM, if with a VLAN's tag before it, and guests do not (RFC 903)
 GSO_TYPE = 1  # where a virtio header tells that a frame is to be cut (linux/virtio_net.h, struct virtio_net_hdr)
 
 # QEMU reads it with the header of 10 bytes that a tap has before the guest's state is loaded, and gives it to the guest
@@ -212,7 +213,7 @@ class ArrivingTap:
         for _at_us, parcel in self.watch.read():
             self._direct[identity(parcel)] += 1
             is_own = parcel.frame[6:12] == self._mac
-            self.is_elsewhere |= is_own and self.drawn
+            self.is_elsewhere |= is_own and self.drawn and RARP in (parcel.frame[12:14], parcel.frame[16:18])
             if not self.running:
                 self.tally.waited += 1
             if self._ran or is_own:

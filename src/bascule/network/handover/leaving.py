@@ -12,7 +12,7 @@ from __future__ import annotations
 import select
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from itertools import count, takewhile
 from typing import NamedTuple
@@ -21,7 +21,8 @@ from bascule.errors import Failed
 from bascule.network.handover.counters import Counts, TapCounters
 from bascule.network.handover.left_out import MOST_SWALLOWED, LeftOut
 from bascule.network.handover.parcel import Parcel, identity
-from bascule.network.handover.reckoning import ONE_BUFFER_BYTES, USED_MODULUS, Reckoning, fills_one_buffer
+from bascule.network.handover.reckoning import ONE_BUFFER_BYTES, Reckoning, fills_one_buffer, is_to
+from bascule.network.handover.references import References, got_up_to
 from bascule.network.handover.watch import TapWatch
 from bascule.network.tap import Tap
 
@@ -30,8 +31,6 @@ KEPT_BYTES = 32 << 20
 FEWEST_IN_A_FULL_TAP = 1000  # the kernel's usual length, which taps of earlier versions have
 VHOST_BATCH = 64  # so many frames vhost-net may have taken out of the tap and not given to the guest yet
 TOLD_BY_BYTES = 16  # at its end: whether two frames may be the same, before all of them is compared
-KEEPS_UP_FRAMES = 256  # with nothing waiting in the tap, the guest has got all but fewer
-KEPT_LOOKS = 8
 MOST_SHOWN = 64  # the guest's queue shows no more than half of these: Linux's driver then puts buffers in again
 
 
@@ -40,14 +39,6 @@ class Given(NamedTuple):
 
     used: int
     parcel: Parcel
-
-
-class Reference(NamedTuple):
-    """At `at_us` it was seen that the guest got frame `number` last, and the used index was `used`."""
-
-    at_us: int
-    number: int
-    used: int
 
 
 def leaving_queues(tap: Tap, mac: bytes, nic: int, *, vhost: bool = False) -> list[LeavingQueue]:
@@ -111,7 +102,7 @@ class LeavingQueue:
         self._at_stop: tuple[int, int | None] | None = None  # read, used
         self._dropped_at_stop: int | None = None
         self._given: tuple[int | None, ...] = None, None, None  # what it got last: as seen, by reference, as counted
-        self._references: deque[Reference] = deque(maxlen=KEPT_LOOKS)
+        self._references = References()
         self._undelivered_from: int | None = None
         self._carried_up_to = 0
         self._swallowed = 0
@@ -132,6 +123,7 @@ class LeavingQueue:
         self.watch.pause()
         self._take_in()
         self.reckoning = Reckoning(seen=self.reckoning.seen)
+        self._references.forget(self.reckoning.seen)
 
     def reads(self) -> int:
         """How many frames QEMU has taken out of the tap, in all, of whatever queue."""
@@ -151,8 +143,7 @@ class LeavingQueue:
         if counts.dropped != self._counted.dropped or missed != self._missed:
             self._forget()
         self._counted, self._missed = counts, missed
-        if not waits:
-            self._refer()
+        self._refer(seen, used, is_empty=not waits and self.reckoning.seen == seen)
         if self._has_siblings:
             if not waits and self.reckoning.seen == seen:  # all that was seen has been read
                 self._emptied = seen
@@ -167,16 +158,20 @@ class LeavingQueue:
             self.reckoning.used_at(counts.read, used)
         return self.reckoning.seen - before
 
-    def _refer(self) -> None:
-        given, at_us = self.given(1), time.time_ns() // 1000
+    def _refer(self, seen: int, used: int | None, *, is_empty: bool) -> None:
+        given, has_room = self.given(1) if is_empty else [], bool(self.free())
+        at_us = time.time_ns() // 1000
         self._take_in()
-        for number, used in self._places(given, self._up_to_now(self.reckoning.seen - KEEPS_UP_FRAMES)):
-            self._references.append(Reference(at_us, number, used))
+        self._references.looked(at_us, seen, used, is_empty=is_empty and has_room and self.reckoning.seen == seen)
+        first = self._references.first_worth_a_look(self.reckoning.seen)
+        for number, used_then in self._places(given, self._up_to_now(first)):
+            self._references.shown(at_us, number, used_then)
 
     def _take_in(self) -> None:
         for at_us, parcel in self.watch.read():
             after_stop = self._stopped_us is not None and at_us > self._stopped_us  # these fill nothing here
-            number = self.reckoning.came(one_buffer=after_stop or fills_one_buffer(parcel.frame, self._mac))
+            fills_one = is_to(parcel.frame, self._mac) and self._fills(parcel.frame) == 1  # whatever groups it leaves
+            number = self.reckoning.came(one_buffer=after_stop or fills_one)
             self._kept.append((at_us, parcel._replace(number=number)))
             self._kept_bytes += len(parcel.frame)
         while len(self._kept) > KEPT_FRAMES or self._kept_bytes > KEPT_BYTES:
@@ -201,7 +196,7 @@ class LeavingQueue:
         if counts is not None:
             dropped = counts.dropped - self._counted.dropped  # since the last look: seen, and never read
             if dropped:
-                self._references.clear()
+                self._references.forget(reckoning.seen)
         on_its_way = VHOST_BATCH if self._vhost else MOST_SWALLOWED  # of those that are seen and do not wait, at most
         certainly = max(0, self._emptied - on_its_way)  # it has got them
         if counts is not None and not self._has_siblings:
@@ -214,7 +209,10 @@ class LeavingQueue:
         self._read_at_us = time.time_ns() // 1000
         referred = counted = None
         if used is not None:
-            referred, counted = self._by_reference(used), reckoning.delivered_up_to(used)
+            reference = self._references.last_before(at_us)
+            if reference is not None and reference.number >= reckoning.uncertain:
+                referred = got_up_to(reference, used)
+            counted = reckoning.delivered_up_to(used)
         self._given = shown, referred, counted
         told = next((given for given in self._given if given is not None and certainly <= given < first), None)
         self.is_unsure = self._has_siblings and told is None and (0 if self._vhost else self._emptied) < first - 1
@@ -222,7 +220,7 @@ class LeavingQueue:
         self._undelivered_from = first
         self._carried_up_to = first - 1
         if told is not None and used is not None:
-            self._left_out = LeftOut(first, used)
+            self._left_out = LeftOut(first, used, is_certain=told in (shown, referred))
         self._after_stop = after_stop
         if self._kept:
             self.passed_over += max(0, self._kept[0][1].number - first)
@@ -234,13 +232,7 @@ class LeavingQueue:
     def _forget(self) -> None:
         """Frames were seen that never came into the tap, or came unseen: their number is not to be relied on."""
         self.reckoning.forget()
-        self._references.clear()
-
-    def _by_reference(self, used: int) -> int | None:
-        """The number of the last frame that the guest has got, by one that it was seen to have got before."""
-        if not self._references or self._references[-1].number < self.reckoning.uncertain:
-            return None
-        return self._references[-1].number + (used - self._references[-1].used) % USED_MODULUS
+        self._references.forget(self.reckoning.seen)
 
     def runs_again(self, at_us: int) -> None:
         """It runs on here since `at_us`. If it did when the stop was reckoned, what it had got then was not seen."""
@@ -251,20 +243,13 @@ class LeavingQueue:
         self._see_places()
 
     def _begin_before_the_stop(self, stopped_us: int) -> None:
-        """Tell what is left out from the last frame on of which it is known that the guest got it before the stop.
-
-        If there is none, and the counts tell how much it had got, it can still be told whether it lacks a frame, and
-        not which.
-        """
+        """Tell what is left out from the last frame on of which it is known that the guest got it before the stop."""
         self._left_out = None
         self._undelivered_from = self._after_stop
-        used, counted = self._at_stop[1] if self._at_stop else None, self._given[-1]
-        if before := [reference for reference in self._references if reference.at_us <= stopped_us]:
-            self._undelivered_from = before[-1].number + 1
-            self._left_out = LeftOut(self._undelivered_from, before[-1].used, at_stop=False)
-        elif used is not None and counted is not None:
-            used_before = (used - counted + self._after_stop - 1) % USED_MODULUS
-            self._left_out = LeftOut(self._after_stop, used_before, at_stop=False, is_certain=False)
+        if (before := self._references.last_before(stopped_us)) is not None:
+            first = self._undelivered_from = before.number + 1
+            self._left_out = LeftOut(first, before.used, at_stop=first == self._after_stop)
+            self._left_out.shows(self._references.shown_since(stopped_us))
 
     def _see_places(self) -> None:
         """While the queue still shows them, learn which frames the guest has got since it runs on here."""
@@ -281,19 +266,17 @@ class LeavingQueue:
     def _up_to_now(self, first: int) -> range:
         return range(first, self.reckoning.seen + 1)
 
-    def _places(self, given: Iterable[Given], numbers: range) -> list[tuple[int, int]]:
+    def _places(self, given: Sequence[Given], numbers: range) -> list[tuple[int, int]]:
         """Which of the frames with these numbers were given, and the used index of each; without those alike."""
-        by_end: dict[bytes, list[Parcel]] = defaultdict(list)
+        ends = {shown.frame[-TOLD_BY_BYTES:] for _, shown in given}
+        if not ends:
+            return []
+        alike: dict[int, list[int]] = defaultdict(list)
         for _, parcel in self._since(numbers.start):
-            if parcel.number in numbers:
-                by_end[parcel.frame[-TOLD_BY_BYTES:]].append(parcel)
-        found = []
-        for used, shown in given:
-            alike = by_end.get(shown.frame[-TOLD_BY_BYTES:], [])
-            same = [parcel.number for parcel in alike if identity(parcel) == identity(shown)]
-            if len(same) == 1:
-                found.append((same[0], used))
-        return found
+            if parcel.frame[-TOLD_BY_BYTES:] in ends and parcel.number in numbers:
+                alike[identity(parcel)].append(parcel.number)
+        same = [(alike.get(identity(shown), []), used) for used, shown in given]
+        return [(found[0], used) for found, used in same if len(found) == 1]
 
     def _since(self, first: int) -> list[tuple[int, Parcel]]:
         """What is kept from a number on and when it came, the newest first: there may be thousands, few are wanted."""
@@ -343,6 +326,7 @@ class LeavingQueue:
         None: that is not known yet, so look again in a few ms, before others put frames into the tap. Where it cannot
         be told, `untold` says why.
         """
+        self.untold = ""
         if self._undelivered_from is None:
             return []
         left_out, used, now_us = self._left_out, self.used(), time.time_ns() // 1000  # what comes later is on its way
@@ -355,8 +339,10 @@ class LeavingQueue:
         since = self._since(left_out.first)
         came = [parcel for _, parcel in takewhile(lambda kept: kept[0] <= now_us, since[::-1])]
         fills = [self._fills(parcel.frame) for parcel in came]
-        if len(since) < len(self._up_to_now(left_out.first)) or None in fills:
-            return self._cannot_tell("too many frames came, or one that may fill several of the guest's buffers")
+        if len(since) < len(self._up_to_now(left_out.first)):
+            return self._cannot_tell("too many frames came")
+        if None in fills:
+            return self._cannot_tell("it is not known how many of the guest's buffers each frame fills")
         self._see_places()
         filling = [parcel for parcel, fill in zip(came, fills, strict=True) if fill]
         if not self._readable.poll(0) and self.free():

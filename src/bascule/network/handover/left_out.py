@@ -85,17 +85,18 @@ class LeftOut:
         Raises `ValueError` if it cannot be told.
         """
         lags = [at - self._places[number] if number in self._places else None for at, number in enumerate(filling, 1)]
-        least = max((lag for lag in lags if lag is not None), default=0)
-        if self._contradicts or (self._most is not None and least > self._most):
+        known = [lag for lag in lags if lag is not None]
+        least = max(known, default=0)
+        if self._contradicts or min(known, default=0) < 0 or (self._most is not None and least > self._most):
             raise ValueError("the places of the frames and their number contradict each other")
         if self._most is None or least < self._most:
             return None
-        if not least:
-            return []
-        if not self._is_certain or least > MOST_SWALLOWED:
+        if not self._is_certain:
+            raise ValueError("only counts say what the guest had got")
+        if least > MOST_SWALLOWED:
             raise ValueError(f"{least} seem to be left out")
         if (found := left_out(lags, least)) is None:
-            if not self._at_stop or any(lag not in (None, least) for lag in lags):
+            if not self._at_stop or any(lag != least for lag in known):
                 raise ValueError(f"{least} are left out, and the queue does not show any more which")
             found = list(range(least))
         return [filling[at] for at in found]

@@ -32,15 +32,22 @@ from dataclasses import dataclass
 from typing import Final
 
 USED_MODULUS: Final = 1 << 16
+VLAN_TAG: Final = b"\x81\x00"  # QEMU's filter knows no other
 ONE_BUFFER_BYTES: Final = 1518  # an Ethernet frame with a VLAN tag; guests' buffers hold at least that
 
 
 def fills_one_buffer(frame: bytes, mac: bytes) -> bool:
     """Whether it is certain that QEMU gives this frame to the guest in one buffer.
 
-    Not so for multicast and for others' frames, which the guest's filter may turn away, and not for large ones.
+    Not so for multicast, others' frames and those of a VLAN, which the guest's filter may turn away, and not for large
+    ones.
     """
-    return len(frame) <= ONE_BUFFER_BYTES and frame[:6] in (mac, b"\xff" * 6)
+    return len(frame) <= ONE_BUFFER_BYTES and is_to(frame, mac) and frame[12:14] != VLAN_TAG
+
+
+def is_to(frame: bytes, mac: bytes) -> bool:
+    """Whether a frame is to this address, or to all."""
+    return frame[:6] in (mac, b"\xff" * 6)
 
 
 @dataclass(slots=True)

@@ -73,14 +73,24 @@ def test_what_is_told_is_so(row: tuple[int, set[int], set[int], int], at_stop: b
 
 
 @given(rows())
-def test_a_frame_is_never_given_twice_where_only_counts_say_what_was_got(row: tuple[int, set[int], set[int], int]):
+def test_where_only_counts_say_what_was_got_nothing_is_told(row: tuple[int, set[int], set[int], int]):
     length, gone, _shown, on_their_way = row
     known = LeftOut(FIRST, USED, is_certain=False)
     known.nothing_waits(length, USED + length - len(gone) - on_their_way)
-    try:
-        assert not known.told([FIRST + at for at in range(length)])
-    except ValueError:
-        assert gone
+    if gone or on_their_way:
+        assert known.told([FIRST + at for at in range(length)]) is None
+    else:
+        with pytest.raises(ValueError, match="only counts"):
+            known.told([FIRST + at for at in range(length)])
+
+
+def test_a_start_that_was_wrong_is_seen():
+    """Frame 100 had been given before."""
+    known = LeftOut(FIRST, USED)
+    known.shows([(FIRST, USED + 2), (FIRST + 1, USED + 3), (FIRST + 3, USED + 4), (FIRST + 4, USED + 5)])
+    known.nothing_waits(5, USED + 5)
+    with pytest.raises(ValueError, match="contradict"):
+        known.told([FIRST + at for at in range(5)])
 
 
 def test_a_frame_in_two_places_is_a_contradiction():
