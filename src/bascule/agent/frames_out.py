@@ -402,7 +402,10 @@ class FramesOut:
                 why.append(f"{lost_there} found the tap on {self._move.destination} full, or its agent had restarted")
         if not self._staying and any(queue.is_unsure for queue in self._queues):
             why.append("of a NIC with several queues it is not known what the guest had got: what waited may be lost")
-        if overflowed := sum(queue.overflowed for queue in self._queues):
+        overflowed = sum(queue.overflowed for queue in self._queues)
+        if self._staying:
+            overflowed += sum(queue.overflowed_and_carried for queue in self._queues)
+        if overflowed:
             lost += overflowed
             why.append(f"{overflowed} found the tap on {self._move.source} full, as QEMU did not read it in time")
         return {

@@ -85,6 +85,7 @@ class LeavingQueue:
         self.reckoning = Reckoning()
         self.found_back = 0
         self.overflowed = 0  # frames that found the tap full while the VM ran: the guest has not got them
+        self.overflowed_and_carried = 0  # others, of just before the stop: a VM that leaves gets them
         self.untold = ""  # why it cannot be said whether a VM that stays lacks a frame
         self.is_unsure = False  # what waited here at STOP may not be carried, and how much that is, is not known
         self.passed_over = 0  # frames for which there was no room before they were carried
@@ -227,7 +228,8 @@ class LeavingQueue:
         if counts is not None and self._dropped_before is not None and not self.queue:  # it counts for its siblings
             self.overflowed = counts.dropped - self._dropped_before
             if self._has_siblings or first + dropped <= after_stop:
-                self.overflowed -= dropped  # they are carried
+                self.overflowed -= dropped
+                self.overflowed_and_carried = dropped
 
     def _forget(self) -> None:
         """Frames were seen that never came into the tap, or came unseen: their number is not to be relied on."""
@@ -385,6 +387,8 @@ class LeavingQueue:
             "last_by_reference": self._given[1],
             "last_by_counts": self._given[2],
             "undelivered_from": self._undelivered_from,
+            "overflowed": self.overflowed,
+            "overflowed_and_carried": self.overflowed_and_carried,
         }
 
     def close(self) -> None:
