@@ -132,7 +132,7 @@ def run(command: Sequence[str], scratch: Path, *, memory_mib: int, result: Path 
 
 
 def _wait(machine: subprocess.Popen[bytes]) -> None:
-    """Until it ends. Raises `Refused` where its processor does nothing any more: seen in two of ten long runs.
+    """Until it ends. Raises `Refused` where its processor does nothing any more: seen twice in a dozen runs.
 
     It halts then and no interrupt wakes it. A host that only waits is woken many times a second.
     """

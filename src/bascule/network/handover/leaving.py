@@ -144,26 +144,33 @@ class LeavingQueue:
         if counts.dropped != self._counted.dropped or missed != self._missed:
             self._forget()
         self._counted, self._missed = counts, missed
-        self._refer(seen, used, is_empty=not waits and self.reckoning.seen == seen)
+        is_empty = not waits and self.reckoning.seen == seen  # all that was seen has been read
         if self._has_siblings:
-            if not waits and self.reckoning.seen == seen:  # all that was seen has been read
+            if is_empty:
                 self._emptied = seen
                 self.reckoning.nothing_waits(seen)
                 if used is not None:
                     self.reckoning.used_at(seen, used)
-            return self.reckoning.seen - before
-        self.reckoning.some_may_wait(counts.read)
-        if still and not waits and self.reckoning.seen == seen:
-            self.reckoning.nothing_waits(counts.read)
-        if still and used is not None:
-            self.reckoning.used_at(counts.read, used)
+        else:
+            self.reckoning.some_may_wait(counts.read)
+            if still and is_empty:
+                self.reckoning.nothing_waits(counts.read)
+            if still and used is not None:
+                self.reckoning.used_at(counts.read, used)
+        if is_empty:
+            self._refer(seen, used)
+        else:
+            self._references.moved()
         return self.reckoning.seen - before
 
-    def _refer(self, seen: int, used: int | None, *, is_empty: bool) -> None:
-        given, has_room = self.given(1) if is_empty else [], bool(self.free())
-        at_us = time.time_ns() // 1000
+    def _refer(self, seen: int, used: int | None) -> None:
+        """Nothing waits: note what the guest has got last, if it shows that, or all, if nothing moves."""
+        given, has_room, at_us = self.given(1), bool(self.free()), time.time_ns() // 1000
         self._take_in()
-        self._references.looked(at_us, seen, used, is_empty=is_empty and has_room and self.reckoning.seen == seen)
+        if has_room and used is not None and self.reckoning.seen == seen:
+            self._references.at_rest(at_us, seen, used)
+        else:
+            self._references.moved()
         first = self._references.first_worth_a_look(self.reckoning.seen)
         for number, used_then in self._places(given, self._up_to_now(first)):
             self._references.shown(at_us, number, used_then)

@@ -46,13 +46,16 @@ class References:
         """The queue shows frame `number` as the last one."""
         self._noted.append(Reference(at_us, number, used, is_shown=True))
 
-    def looked(self, at_us: int, seen: int, used: int | None, *, is_empty: bool) -> None:
-        """`seen` frames had come; `is_empty`: none of them waits, and the guest has buffers for more."""
-        now = (seen, used) if is_empty and used is not None else None
-        self._still_looks = self._still_looks + 1 if now == self._still else 0
-        self._still = now
-        if now is not None and self._still_looks >= STILL_LOOKS:
-            self._noted.append(Reference(at_us, *now, is_shown=False))
+    def at_rest(self, at_us: int, seen: int, used: int) -> None:
+        """`seen` frames have come, none of them waits, and the guest has buffers for more."""
+        self._still_looks = self._still_looks + 1 if (seen, used) == self._still else 0
+        self._still = seen, used
+        if self._still_looks >= STILL_LOOKS:
+            self._noted.append(Reference(at_us, seen, used, is_shown=False))
+
+    def moved(self) -> None:
+        """Some may wait."""
+        self._still = None
 
     def forget(self, seen: int) -> None:
         """Of the `seen` frames some never came into the tap, or others came unseen: what was noted leads no further."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from bascule.network.handover.references import KEEPS_UP_FRAMES, KEPT, STILL_LOOKS, References, got_up_to
 
 
-def looks(references: References, times: int, *, seen: int = 5, used: int | None = 70, is_empty: bool = True) -> None:
+def looks(references: References, times: int) -> None:
     for at_us in range(times):
-        references.looked(at_us, seen, used, is_empty=is_empty)
+        references.at_rest(at_us, 5, 70)
 
 
 def test_the_used_index_counts_on_from_a_frame_that_was_shown() -> None:
@@ -31,10 +31,11 @@ def test_a_guest_at_rest_has_got_all() -> None:
 def test_one_that_moves_or_for_which_frames_wait_may_not_have() -> None:
     references = References()
     for at_us in range(3 * STILL_LOOKS):
-        references.looked(at_us, at_us // 2, 70, is_empty=True)
-        references.looked(at_us, 5, at_us, is_empty=True)
-    looks(references, 3 * STILL_LOOKS, is_empty=False)
-    looks(references, 3 * STILL_LOOKS, used=None)
+        references.at_rest(at_us, at_us // 2, 70)
+        references.at_rest(at_us, 5, at_us)
+    for _ in range(3):
+        references.moved()
+        looks(references, STILL_LOOKS)
     assert references.last_before(1000) is None
 
 
@@ -42,7 +43,7 @@ def test_of_what_was_noted_since_the_stop_only_what_was_shown_counts() -> None:
     references = References()
     references.shown(10, 7, 70)
     for at_us in range(11, 11 + 2 * STILL_LOOKS):
-        references.looked(at_us, 9, 71, is_empty=True)
+        references.at_rest(at_us, 9, 71)
     references.shown(100, 9, 71)
     before = references.last_before(10)
     assert before is not None
