@@ -51,6 +51,7 @@ def inspect(disk: Path) -> SequenceReport:
         return SequenceReport(-1, -1, (), tuple(problems[:_PROBLEMS_LIMIT]))
     last = max(records)
     first = max(0, last + 1 - slots)
+    _read_missing_again(disk, records, range(first, last + 1), slots)
     problems += _gaps(records, first, last)
     problems += _broken_links(records)
     boots, returns = _boots(records)
@@ -66,6 +67,17 @@ def _written_slots(disk: Path) -> Iterator[tuple[int, bytes]]:
                 if data != _NOTHING:
                     yield slot, data
                 slot += 1
+
+
+def _read_missing_again(disk: Path, records: dict[int, Record], numbers: range, slots: int) -> None:
+    """A guest that runs may have written them when their part of the disk had been read, and the next part not yet."""
+    with disk.open("rb") as image:
+        for number in numbers:
+            if number not in records:
+                image.seek(number % slots * RECORD_BYTES)
+                record = unpack(image.read(RECORD_BYTES))
+                if record is not None and record.number == number:
+                    records[number] = record
 
 
 def _gaps(records: dict[int, Record], first: int, last: int) -> Iterator[str]:
