@@ -134,7 +134,7 @@ def run(command: Sequence[str], scratch: Path, *, memory_mib: int, result: Path 
 def _wait(machine: subprocess.Popen[bytes]) -> None:
     """Until it ends. Raises `Refused` where its processor does nothing any more: seen twice in a dozen runs.
 
-    It halts then and no interrupt wakes it. A host that only waits is woken many times a second.
+    It halts then and nothing wakes it; a host that waits for something is woken by its timers.
     """
     worked_s = -math.inf
     while machine.poll() is None:

@@ -26,6 +26,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from bascule.errors import Failed
+from bascule.network.frames import ETHERTYPE_RARP
 from bascule.network.handover.counters import TapCounters
 from bascule.network.handover.parcel import Parcel, identity
 from bascule.network.handover.watch import TapWatch
@@ -37,7 +38,7 @@ KEPT_FRAMES = 20_000
 KEPT_NUMBERS = 20_000
 KEPT_BYTES = 64 << 20
 _ALL = 1 << 20
-RARP = b"\x80\x35"  # by which hosts announce a VM, if with a VLAN's tag before it, and guests do not (RFC 903)
+_RARP = ETHERTYPE_RARP.to_bytes(2)  # by which hosts announce a VM, maybe behind a VLAN's tag, and guests do not
 GSO_TYPE = 1  # where a virtio header tells that a frame is to be cut (linux/virtio_net.h, struct virtio_net_hdr)
 
 # QEMU reads it with the header of 10 bytes that a tap has before the guest's state is loaded, and gives it to the guest
@@ -213,7 +214,7 @@ class ArrivingTap:
         for _at_us, parcel in self.watch.read():
             self._direct[identity(parcel)] += 1
             is_own = parcel.frame[6:12] == self._mac
-            self.is_elsewhere |= is_own and self.drawn and RARP in (parcel.frame[12:14], parcel.frame[16:18])
+            self.is_elsewhere |= is_own and self.drawn and _RARP in (parcel.frame[12:14], parcel.frame[16:18])
             if not self.running:
                 self.tally.waited += 1
             if self._ran or is_own:

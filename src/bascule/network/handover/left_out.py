@@ -60,14 +60,14 @@ class LeftOut:
         self._contradicts = False
         self._most: int | None = None
 
-    def got(self, used: int) -> int:
+    def _got(self, used: int) -> int:
         """How many buffers have been filled since, when the used index is `used`."""
         return (used - self._used) % USED_MODULUS
 
     def shows(self, places: Iterable[tuple[int, int]]) -> None:
         """The queue shows these frames: their numbers, and the used index when each had been filled in."""
         for number, used in places:
-            place = self.got(used)
+            place = self._got(used)
             was_before = not 0 < place <= USED_MODULUS // 2  # and it may be like one that came since
             if number < self.first or was_before:
                 continue
@@ -76,7 +76,7 @@ class LeftOut:
 
     def nothing_waits(self, filling: int, used: int) -> None:
         """Nothing waits for the guest; `filling` frames had come that fill a buffer, after the index was `used`."""
-        if (got := self.got(used)) <= filling:
+        if (got := self._got(used)) <= filling:
             self._most = filling - got if self._most is None else min(self._most, filling - got)
 
     def told(self, filling: Sequence[int]) -> list[int] | None:

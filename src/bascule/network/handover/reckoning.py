@@ -31,6 +31,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from bascule.network.frames import BROADCAST
+
 USED_MODULUS: Final = 1 << 16
 VLAN_TAG: Final = b"\x81\x00"  # QEMU's filter knows no other
 ONE_BUFFER_BYTES: Final = 1518  # an Ethernet frame with a VLAN tag; guests' buffers hold at least that
@@ -47,7 +49,7 @@ def fills_one_buffer(frame: bytes, mac: bytes) -> bool:
 
 def is_to(frame: bytes, mac: bytes) -> bool:
     """Whether a frame is to this address, or to all."""
-    return frame[:6] in (mac, b"\xff" * 6)
+    return frame[:6] in (mac, BROADCAST)
 
 
 @dataclass(slots=True)
